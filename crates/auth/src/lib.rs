@@ -1,0 +1,1 @@
+//! Users, roles, permission checks and tokens.

@@ -1,0 +1,1 @@
+//! The storage engine: redb behind transactions that carry the consistent index.

@@ -1,0 +1,1 @@
+//! One cluster member as a deterministic state machine.

@@ -1,0 +1,1 @@
+//! The file seam: real files, and a simulated disk that can crash.

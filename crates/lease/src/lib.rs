@@ -1,0 +1,1 @@
+//! The lessor: grant, renew, expire and checkpoint leases.

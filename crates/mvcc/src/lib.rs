@@ -1,0 +1,1 @@
+//! A multi-version key-value store with watch, compaction and etcd's hashes.

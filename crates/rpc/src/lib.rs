@@ -1,0 +1,1 @@
+//! The front door: gRPC services, health and metrics on one port.

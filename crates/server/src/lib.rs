@@ -1,0 +1,1 @@
+//! The quorate server: configuration, threads, recovery and shutdown.

@@ -1,0 +1,1 @@
+//! Raft snapshot files: save, load the newest valid, release.

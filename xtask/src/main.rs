@@ -1,0 +1,2 @@
+//! Checks as code.
+fn main() {}

@@ -1,0 +1,6 @@
+//! Tests of the crate through its public face.
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod simulated;

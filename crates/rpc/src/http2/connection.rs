@@ -1,0 +1,335 @@
+//! One HTTP/2 connection: takes in calls, polls them, and writes what they have to say.
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use futures_util::stream::{FuturesUnordered, Stream as _};
+use h2::server::SendResponse;
+use h2::{Ping, PingPong, RecvStream};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::call::{Base, Call, Stream, Unary};
+use super::reply::send_trailers_only;
+use super::request::judge;
+use super::{MessageStream, Reply};
+use crate::method::Kind;
+use crate::net::{PingPolicy, Wire, WireHandle};
+use crate::options::{Options, STREAMS_MAX};
+use crate::seam::{Inbound, Outbound, Service};
+use crate::send::{Gauge, SendBuf};
+use crate::thread::{LiveGuard, Thread};
+
+/// How many calls one turn starts before other connections get theirs.
+const STARTS_MAX: usize = 256;
+
+/// The window of one stream, in bytes: how much of a request may come before it is looked at.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// The window of the whole connection, in bytes.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// The most bytes that a request's header may have once decoded.
+///
+/// Differs from etcd: 16 MiB there, held for each stream before anyone has been authenticated.
+const HEADER_LIST_MAX_BYTES: u32 = 256 * 1024;
+
+/// What small data frames that wait to be taken may count, in bytes; each counts 256. Requests that are held back because
+/// their client does not read are such frames.
+const SMALL_FRAMES_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Streams that may be reset by the client before they were taken up; beyond it the connection is closed.
+const EARLY_RESETS_MAX: usize = 1_000;
+
+/// Streams whose reset by us is remembered.
+const OWN_RESETS_MAX: usize = 1_000;
+
+/// How long a connection that is being closed may take to say so, in milliseconds.
+const LEAVE_MS: u64 = 5_000;
+
+/// How the thread's sweep and the stop talk to a connection.
+#[derive(Debug)]
+pub(crate) struct ConnectionState {
+    last_read_ms: Box<dyn ReadClock>,
+    ping_sent_ms: Cell<Option<u64>>,
+    leaving_since_ms: Cell<Option<u64>>,
+    wants_ping: Cell<bool>,
+    wants_drain: Cell<bool>,
+    is_dead: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Tells when a connection was last heard of.
+trait ReadClock: std::fmt::Debug {
+    fn last_read_ms(&self) -> u64;
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug> ReadClock for WireHandle<T> {
+    fn last_read_ms(&self) -> u64 {
+        Self::last_read_ms(self)
+    }
+}
+
+impl ConnectionState {
+    /// Decides whether the connection is to be pinged or given up.
+    pub(crate) fn inspect(&self, now_ms: u64, options: &Options) {
+        if self
+            .leaving_since_ms
+            .get()
+            .is_some_and(|since| now_ms >= since + LEAVE_MS)
+        {
+            self.is_dead.set(true);
+            self.wake();
+            return;
+        }
+        if options.keepalive_interval_ms == 0 {
+            return;
+        }
+        let last_read_ms = self.last_read_ms.last_read_ms();
+        match self.ping_sent_ms.get() {
+            // Anything that was heard since is as good as an answer. In the tick of the ping itself nothing was heard
+            // before it, or it would not have been due.
+            Some(sent) if last_read_ms >= sent => self.ping_sent_ms.set(None),
+            Some(sent) if now_ms >= sent.saturating_add(options.keepalive_timeout_ms) => {
+                self.is_dead.set(true);
+                self.wake();
+            }
+            Some(_) => {}
+            None if now_ms >= last_read_ms.saturating_add(options.keepalive_interval_ms) => {
+                self.ping_sent_ms.set(Some(now_ms));
+                self.wants_ping.set(true);
+                self.wake();
+            }
+            None => {}
+        }
+    }
+
+    /// Tells the connection to end with its last call.
+    pub(crate) fn drain(&self) {
+        self.wants_drain.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn set_waker(&self, waker: &Waker) {
+        let mut slot = self.waker.borrow_mut();
+        if !slot.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            *slot = Some(waker.clone());
+        }
+    }
+}
+
+/// A connection that is served by polling it.
+pub(crate) struct Connection<S, T> {
+    h2: h2::server::Connection<Wire<T>, SendBuf>,
+    pings: Option<PingPong>,
+    wire: WireHandle<T>,
+    calls: FuturesUnordered<Call<S>>,
+    service: Rc<S>,
+    thread: Rc<Thread>,
+    unsent: Rc<Gauge>,
+    state: Rc<ConnectionState>,
+    is_leaving: bool,
+    _live: LiveGuard,
+}
+
+impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> Connection<S, T> {
+    /// Greets the client; `None` when it did not greet back in HTTP/2.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: the connection is lost.
+    pub(crate) async fn open(io: T, service: Rc<S>, thread: Rc<Thread>) -> Option<Self> {
+        let options = &thread.options;
+        let wire = WireHandle::new(
+            io,
+            PingPolicy::new(options.keepalive_min_ms),
+            thread.now_ms.clone(),
+        );
+        let mut h2 = h2::server::Builder::new()
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(HEADER_LIST_MAX_BYTES)
+            .max_concurrent_streams(options.max_concurrent_streams.min(STREAMS_MAX))
+            .max_pending_accept_reset_streams(EARLY_RESETS_MAX)
+            .max_concurrent_reset_streams(OWN_RESETS_MAX)
+            .data_frame_budget(SMALL_FRAMES_MAX_BYTES)
+            .handshake(wire.wire())
+            .await
+            .ok()?;
+        wire.defer_flush();
+        let state = Rc::new(ConnectionState {
+            last_read_ms: Box::new(wire.clone()),
+            ping_sent_ms: Cell::new(None),
+            leaving_since_ms: Cell::new(None),
+            wants_ping: Cell::new(false),
+            wants_drain: Cell::new(false),
+            is_dead: Cell::new(false),
+            waker: RefCell::new(None),
+        });
+        thread.register(&state);
+        Some(Self {
+            pings: h2.ping_pong(),
+            h2,
+            wire,
+            calls: FuturesUnordered::new(),
+            service,
+            unsent: Gauge::new(Some(thread.unsent.clone())),
+            state,
+            is_leaving: false,
+            _live: thread.enter(),
+            thread,
+        })
+    }
+
+    /// Serves the connection to its end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the connection and all calls on it.
+    pub(crate) async fn serve(mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.state.set_waker(cx.waker());
+        if self.state.is_dead.get() {
+            return Poll::Ready(());
+        }
+        if !self.is_leaving && self.poll_turn(cx).is_ready() {
+            self.calls.clear();
+            if !self.wire.is_violated() {
+                return Poll::Ready(());
+            }
+            self.wire.queue_too_many_pings();
+            self.is_leaving = true;
+            self.state
+                .leaving_since_ms
+                .set(Some(self.thread.now_ms.get()));
+        }
+        if self.is_leaving {
+            return self.wire.poll_shutdown(cx).map(|_| ());
+        }
+        Poll::Pending
+    }
+
+    /// Does everything there is to do now; ready when the connection is over.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.obey(cx);
+        let is_over = self.poll_accept(cx).is_ready();
+        while let Poll::Ready(Some(())) = Pin::new(&mut self.calls).poll_next(cx) {}
+        self.wire.set_open_streams(self.calls.len());
+        if is_over || matches!(self.wire.poll_flush(cx), Poll::Ready(Err(_))) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    /// Does what the sweep or the stop asked for.
+    fn obey(&mut self, cx: &mut Context<'_>) {
+        if self.state.wants_drain.take() {
+            self.h2.graceful_shutdown();
+        }
+        let Some(pings) = &mut self.pings else { return };
+        if self.state.wants_ping.take() {
+            // It fails only while one is under way, which serves as well.
+            let _ = pings.send_ping(Ping::opaque());
+        }
+        while let Poll::Ready(Ok(_)) = pings.poll_pong(cx) {}
+    }
+
+    /// Moves frames in and out, and starts the calls that came in.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..STARTS_MAX {
+            if !self.may_start() {
+                self.unsent.wake_on_release(cx.waker());
+                return self.h2.poll_closed(cx).map(|_| ());
+            }
+            match ready!(self.h2.poll_accept(cx)) {
+                Some(Ok((request, respond))) => self.start(cx, request, respond),
+                Some(Err(_)) | None => return Poll::Ready(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Says whether the client reads fast enough to be given more.
+    fn may_start(&self) -> bool {
+        let unsent = self.unsent.bytes();
+        let options = &self.thread.options;
+        unsent < options.connection_unsent_max_bytes
+            && (unsent == 0 || self.thread.unsent.bytes() < options.thread_unsent_max_bytes)
+    }
+
+    fn start(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: Request<RecvStream>,
+        respond: SendResponse<SendBuf>,
+    ) {
+        let accepted = match judge(&request) {
+            Ok(accepted) => accepted,
+            Err(refused) => {
+                // The caller may be gone; then nobody is left to be told.
+                let _ = send_trailers_only(
+                    respond,
+                    refused.http_status,
+                    refused.content_type,
+                    Some(&refused.status),
+                );
+                return;
+            }
+        };
+        let method = accepted.method;
+        let thread = self.thread.clone();
+        thread.metrics.started(method);
+        let deadline = accepted.timeout_ms.map(|timeout_ms| {
+            thread
+                .deadlines
+                .add(thread.clock.now_ms().saturating_add(timeout_ms))
+        });
+        let base = Base {
+            deadline,
+            thread: thread.clone(),
+        };
+        let inbound = MessageStream::new(
+            request.into_body(),
+            accepted.encoding,
+            method,
+            thread.clone(),
+        );
+        let reply = Reply::new(respond, accepted.content_type, method, thread.clone());
+        if method.kind() == Kind::Unary {
+            let context = (method, accepted.metadata);
+            let mut call = Unary::new(
+                base,
+                self.service.clone(),
+                context,
+                inbound,
+                reply,
+                self.unsent.clone(),
+            );
+            // Most requests are here whole with their header, and many answers are known at once.
+            if call.poll(cx).is_pending() {
+                self.calls.push(Call::Unary(Box::new(call)));
+            }
+            return;
+        }
+        let gauge = Gauge::new(Some(self.unsent.clone()));
+        let reply = Rc::new(RefCell::new(reply));
+        let outbound = Outbound::new(reply.clone(), gauge, thread.options.stream_unsent_max_bytes);
+        let handler =
+            self.service
+                .stream(method, accepted.metadata, Inbound::new(inbound), outbound);
+        self.calls
+            .push(Call::Stream(Box::new(Stream::new(base, reply, handler))));
+    }
+}

@@ -1,0 +1,308 @@
+//! Connection threads: who accepts, who serves, how they stop.
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::LocalSet;
+
+use crate::clock::Clock;
+use crate::http1;
+use crate::http2::Connection;
+use crate::metrics::Registry;
+use crate::net::{Prefixed, Protocol, detect};
+use crate::options::Options;
+use crate::seam::Service;
+use crate::thread::{TICK_MS, Thread};
+
+/// Accepted sockets that wait for one thread.
+const HANDOVER_MAX: usize = 1_024;
+
+/// How long a connection may be silent before it says what it speaks.
+///
+/// Source: grpc-go v1.82.1 server.go, `connectionTimeout`.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The pauses after an accept that failed, for want of file descriptors mostly.
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How often a stopping thread looks whether its connections are gone.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// The most connection threads: a waiter's token has eight bits for its thread.
+pub const THREADS_MAX: usize = 256;
+
+/// An accepted socket on its way to its thread, with its share of the connection limit.
+type Accepted = (std::net::TcpStream, OwnedSemaphorePermit);
+
+/// The front door before it is opened: one [`Worker`] for each connection thread, and the means to stop them.
+#[derive(Debug)]
+pub struct FrontDoor {
+    /// To be run on a thread each.
+    pub workers: Vec<Worker>,
+    /// Stops them all.
+    pub stop: Stop,
+}
+
+/// Stops all workers.
+#[derive(Clone, Debug)]
+pub struct Stop(Arc<watch::Sender<bool>>);
+
+impl Stop {
+    /// Tells the workers to accept no more, to let the calls under way end, and to return.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// One connection thread's part of the front door.
+#[derive(Debug)]
+pub struct Worker {
+    index: usize,
+    options: Options,
+    clock: Clock,
+    registry: Arc<Registry>,
+    sockets: mpsc::Receiver<Accepted>,
+    acceptor: Option<Acceptor>,
+    stop: watch::Receiver<bool>,
+}
+
+#[derive(Debug)]
+struct Acceptor {
+    listeners: Vec<TcpListener>,
+    workers: Vec<mpsc::Sender<Accepted>>,
+    limit: Arc<Semaphore>,
+}
+
+impl FrontDoor {
+    /// Prepares the front door behind sockets that listen already.
+    ///
+    /// `registry` must have as many threads as `options` say.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says to making the sockets non-blocking.
+    ///
+    /// # Panics
+    ///
+    /// When the number of threads is 0, above [`THREADS_MAX`], or not the registry's.
+    pub fn new(
+        listeners: Vec<TcpListener>,
+        options: &Options,
+        clock: Clock,
+        registry: &Arc<Registry>,
+    ) -> io::Result<Self> {
+        let threads = options.threads;
+        assert!(
+            (1..=THREADS_MAX).contains(&threads),
+            "the number of threads is within its limits"
+        );
+        for listener in &listeners {
+            listener.set_nonblocking(true)?;
+        }
+        let (stop, stopped) = watch::channel(false);
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..threads).map(|_| mpsc::channel(HANDOVER_MAX)).unzip();
+        let limit = Arc::new(Semaphore::new(
+            options.max_connections.min(Semaphore::MAX_PERMITS),
+        ));
+        let mut acceptor = Some(Acceptor {
+            listeners,
+            workers: senders,
+            limit,
+        });
+        let workers = receivers
+            .into_iter()
+            .enumerate()
+            .map(|(index, sockets)| Worker {
+                index,
+                options: options.clone(),
+                clock,
+                registry: registry.clone(),
+                sockets,
+                acceptor: acceptor.take(),
+                stop: stopped.clone(),
+            })
+            .collect();
+        Ok(Self {
+            workers,
+            stop: Stop(Arc::new(stop)),
+        })
+    }
+}
+
+impl Worker {
+    /// Returns which of the workers this is, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Serves connections on this thread until the front door is stopped. `make` runs on the thread, inside its runtime
+    /// and task set, and may spawn local tasks.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system refuses what a runtime needs.
+    pub fn run<S: Service>(self, make: impl FnOnce() -> S) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let local = LocalSet::new();
+        let thread = Thread::new(
+            self.options.clone(),
+            self.clock,
+            self.registry.thread(self.index),
+        );
+        local.block_on(&runtime, async move {
+            let service = Rc::new(make());
+            self.serve(thread, service).await;
+        });
+        Ok(())
+    }
+
+    async fn serve<S: Service>(mut self, thread: Rc<Thread>, service: Rc<S>) {
+        tokio::task::spawn_local(tick(thread.clone(), service.clone()));
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.start(&self.stop);
+        }
+        let mut stop = self.stop.clone();
+        loop {
+            let (socket, permit) = tokio::select! {
+                accepted = self.sockets.recv() => match accepted {
+                    Some(accepted) => accepted,
+                    None => break,
+                },
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            // A socket that the runtime does not take is closed by being dropped.
+            let Ok(socket) = TcpStream::from_std(socket) else {
+                continue;
+            };
+            let (thread, service, stop) = (thread.clone(), service.clone(), self.stop.clone());
+            tokio::task::spawn_local(async move {
+                let _permit = permit;
+                serve_connection(socket, thread, service, stop).await;
+            });
+        }
+        drain(&thread).await;
+    }
+}
+
+async fn tick<S: Service>(thread: Rc<Thread>, service: Rc<S>) {
+    let mut interval = tokio::time::interval(Duration::from_millis(TICK_MS));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        thread.tick();
+        service.tick(thread.now_ms.get());
+    }
+}
+
+/// Lets the calls under way end, for as long as that may take.
+async fn drain(thread: &Rc<Thread>) {
+    let until_ms = thread
+        .clock
+        .now_ms()
+        .saturating_add(thread.options.drain_ms);
+    thread.drain();
+    while thread.live() > 0 && thread.clock.now_ms() < until_ms {
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+}
+
+/// Finds out what a connection speaks and serves it.
+///
+/// # Cancel safety
+///
+/// Dropping it drops the connection.
+pub(crate) async fn serve_connection<S, T>(
+    mut io: T,
+    thread: Rc<Thread>,
+    service: Rc<S>,
+    mut stop: watch::Receiver<bool>,
+) where
+    S: Service,
+    T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static,
+{
+    let greeting = tokio::select! {
+        greeting = tokio::time::timeout(GREETING_TIMEOUT, detect(&mut io)) => greeting,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    let Ok(Ok(Some((protocol, first)))) = greeting else {
+        return;
+    };
+    let io = Prefixed::new(first.freeze(), io);
+    match protocol {
+        Protocol::Http1 => {
+            let _live = thread.enter();
+            http1::serve(io, service, stop).await;
+        }
+        Protocol::Http2 => {
+            let open = tokio::time::timeout(
+                GREETING_TIMEOUT,
+                Connection::open(io, service, thread.clone()),
+            );
+            if let Ok(Some(connection)) = open.await {
+                connection.serve().await;
+            }
+        }
+    }
+}
+
+impl Acceptor {
+    /// Spawns a task for each listening socket; they end, and close their sockets, when `stop` turns true.
+    fn start(self, stop: &watch::Receiver<bool>) {
+        for listener in self.listeners {
+            let (workers, limit, mut stop) =
+                (self.workers.clone(), self.limit.clone(), stop.clone());
+            tokio::task::spawn_local(async move {
+                tokio::select! {
+                    () = accept(listener, workers, limit) => {}
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
+            });
+        }
+    }
+}
+
+/// Accepts for ever and hands the sockets to the threads in turn.
+async fn accept(
+    listener: TcpListener,
+    workers: Vec<mpsc::Sender<Accepted>>,
+    limit: Arc<Semaphore>,
+) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+        return;
+    };
+    let mut pause = ACCEPT_PAUSE_MIN;
+    let mut next = 0;
+    loop {
+        let Ok(permit) = limit.clone().acquire_owned().await else {
+            return;
+        };
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(_) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                continue;
+            }
+        };
+        pause = ACCEPT_PAUSE_MIN;
+        // A socket that fails here is gone already; it goes on to fail where it is served.
+        let _ = socket.set_nodelay(true);
+        let Ok(socket) = socket.into_std() else {
+            continue;
+        };
+        let worker = &workers[next % workers.len()];
+        next = next.wrapping_add(1);
+        if worker.send((socket, permit)).await.is_err() {
+            return;
+        }
+    }
+}

@@ -65,16 +65,30 @@ impl fmt::Display for Error {
             Error::TooManyOps => f.write_str("too many operations in transaction"),
             Error::DuplicateKey => f.write_str("duplicate key in transaction"),
             Error::InvalidSortOption => f.write_str("invalid sort option"),
-            Error::StreamSortOrder => f.write_str("streamed range does not support custom sort orders"),
-            Error::StreamRevisionFilter => f.write_str("streamed range does not support revision filters"),
+            Error::StreamSortOrder => {
+                f.write_str("streamed range does not support custom sort orders")
+            }
+            Error::StreamRevisionFilter => {
+                f.write_str("streamed range does not support revision filters")
+            }
             Error::LeaseNotFound => f.write_str("lease not found"),
             Error::Compacted => f.write_str("required revision has been compacted"),
             Error::FutureRevision => f.write_str("required revision is a future revision"),
-            Error::Corrupt { main, sub, expected } => {
-                write!(f, "record at revision {main}_{sub} is damaged: expected {expected}")
+            Error::Corrupt {
+                main,
+                sub,
+                expected,
+            } => {
+                write!(
+                    f,
+                    "record at revision {main}_{sub} is damaged: expected {expected}"
+                )
             }
             Error::CorruptMeta { key, found_len } => {
-                write!(f, "value of {key} is damaged: expected 17 bytes, found {found_len}")
+                write!(
+                    f,
+                    "value of {key} is damaged: expected 17 bytes, found {found_len}"
+                )
             }
             Error::Poisoned => f.write_str("an earlier failure left the store unusable"),
             Error::Backend(error) => write!(f, "backend failed: {error}"),

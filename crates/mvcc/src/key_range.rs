@@ -34,17 +34,26 @@ impl KeyRange {
             [0] => End::Open,
             _ => End::Before(range_end.clone()),
         };
-        KeyRange { start: key.clone(), end }
+        KeyRange {
+            start: key.clone(),
+            end,
+        }
     }
 
     /// Names one key.
     pub fn single(key: Bytes) -> KeyRange {
-        KeyRange { start: key, end: End::Single }
+        KeyRange {
+            start: key,
+            end: End::Single,
+        }
     }
 
     /// Names every key.
     pub fn all() -> KeyRange {
-        KeyRange { start: Bytes::new(), end: End::Open }
+        KeyRange {
+            start: Bytes::new(),
+            end: End::Open,
+        }
     }
 
     /// Returns the key when the range is a single one.
@@ -96,7 +105,10 @@ impl KeyRange {
             End::Single => End::Before(self.start.clone()),
             other => other.clone(),
         };
-        KeyRange { start: start.into(), end }
+        KeyRange {
+            start: start.into(),
+            end,
+        }
     }
 }
 
@@ -105,7 +117,10 @@ mod tests {
     use super::*;
 
     fn range(key: &'static str, range_end: &'static str) -> KeyRange {
-        KeyRange::from_wire(&Bytes::from_static(key.as_bytes()), &Bytes::from_static(range_end.as_bytes()))
+        KeyRange::from_wire(
+            &Bytes::from_static(key.as_bytes()),
+            &Bytes::from_static(range_end.as_bytes()),
+        )
     }
 
     #[test]

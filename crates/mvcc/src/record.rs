@@ -109,29 +109,22 @@ pub(crate) fn encode_put(key: &[u8], version: &KeyVersion, value: &[u8], lease: 
 }
 
 /// Encodes what a deletion stores.
-pub(crate) fn encode_tombstone(key: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(bytes_len(key));
-    put_bytes(&mut out, KEY, key);
+pub(crate) fn encode_tombstone(key: (&[u8], &[u8])) -> Bytes {
+    let mut out = Vec::with_capacity(key_parts_len(key));
+    put_key_parts(&mut out, key);
     out.into()
 }
 
 /// Encodes a record without its value, from the parts of its key.
 pub(crate) fn encode_keys_only(key: (&[u8], &[u8]), version: &KeyVersion, lease: i64) -> Bytes {
-    let key_len = key.0.len() + key.1.len();
     let mut out = Vec::with_capacity(
-        1 + varint_len(key_len as u64)
-            + key_len
+        key_parts_len(key)
             + number_len(version.create_revision)
             + number_len(version.revision.main)
             + number_len(version.version)
             + number_len(lease),
     );
-    if key_len > 0 {
-        put_varint(&mut out, u64::from(KEY) << 3 | WIRE_BYTES);
-        put_varint(&mut out, key_len as u64);
-        out.extend_from_slice(key.0);
-        out.extend_from_slice(key.1);
-    }
+    put_key_parts(&mut out, key);
     put_number(&mut out, CREATE_REVISION, version.create_revision);
     put_number(&mut out, MOD_REVISION, version.revision.main);
     put_number(&mut out, VERSION, version.version);
@@ -155,11 +148,36 @@ pub(crate) fn varint_len(value: u64) -> usize {
 }
 
 fn bytes_len(bytes: &[u8]) -> usize {
-    if bytes.is_empty() { 0 } else { 1 + varint_len(bytes.len() as u64) + bytes.len() }
+    if bytes.is_empty() {
+        0
+    } else {
+        1 + varint_len(bytes.len() as u64) + bytes.len()
+    }
+}
+
+fn key_parts_len((prefix, rest): (&[u8], &[u8])) -> usize {
+    match prefix.len() + rest.len() {
+        0 => 0,
+        len => 1 + varint_len(len as u64) + len,
+    }
+}
+
+fn put_key_parts(out: &mut Vec<u8>, (prefix, rest): (&[u8], &[u8])) {
+    let len = prefix.len() + rest.len();
+    if len > 0 {
+        put_varint(out, u64::from(KEY) << 3 | WIRE_BYTES);
+        put_varint(out, len as u64);
+        out.extend_from_slice(prefix);
+        out.extend_from_slice(rest);
+    }
 }
 
 fn number_len(value: i64) -> usize {
-    if value == 0 { 0 } else { 1 + varint_len(value.cast_unsigned()) }
+    if value == 0 {
+        0
+    } else {
+        1 + varint_len(value.cast_unsigned())
+    }
 }
 
 fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
@@ -204,14 +222,18 @@ fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
     use proptest::prelude::*;
+    use prost::Message;
     use quorate_proto::mvccpb::KeyValue;
 
     use super::*;
 
     fn version(main: i64, create_revision: i64, version: i64) -> KeyVersion {
-        KeyVersion { revision: Revision { main, sub: 0 }, create_revision, version }
+        KeyVersion {
+            revision: Revision { main, sub: 0 },
+            create_revision,
+            version,
+        }
     }
 
     proptest! {
@@ -251,7 +273,7 @@ mod tests {
             let message = KeyValue { value: Bytes::new(), ..message };
             prop_assert_eq!(&keys_only[..], &message.encode_to_vec()[..]);
             let message = KeyValue { key: key.clone().into(), ..Default::default() };
-            prop_assert_eq!(&encode_tombstone(&key)[..], &message.encode_to_vec()[..]);
+            prop_assert_eq!(&encode_tombstone(key.split_at(split))[..], &message.encode_to_vec()[..]);
         }
 
         #[test]
@@ -268,7 +290,9 @@ mod tests {
     #[test]
     fn unknown_fields_are_skipped() {
         let mut bytes = encode_put(b"k", &version(5, 3, 2), b"v", 0).to_vec();
-        bytes.extend_from_slice(&[0x78, 0x01, 0x7d, 1, 2, 3, 4, 0x79, 1, 2, 3, 4, 5, 6, 7, 8, 0x7a, 2, 9, 9]);
+        bytes.extend_from_slice(&[
+            0x78, 0x01, 0x7d, 1, 2, 3, 4, 0x79, 1, 2, 3, 4, 5, 6, 7, 8, 0x7a, 2, 9, 9,
+        ]);
         let record = Record::parse(&bytes).unwrap();
         assert_eq!((record.mod_revision, record.version), (5, 2));
         assert_eq!(Record::parse(&bytes[..bytes.len() - 1]), None);

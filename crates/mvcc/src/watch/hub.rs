@@ -66,6 +66,8 @@ pub struct WatchStats {
     pub slow_watchers: usize,
     /// Events queued on streams.
     pub pending_events: usize,
+    /// Bytes queued on streams; bytes that streams share are counted for each.
+    pub pending_bytes: usize,
 }
 
 /// Reason of a create request with a negative start revision.
@@ -313,6 +315,7 @@ impl<H: History> WatchHub<H> {
             watchers: self.watchers.len(),
             slow_watchers: self.unsynced,
             pending_events: self.streams.pending_events,
+            pending_bytes: self.streams.pending_bytes,
         }
     }
 

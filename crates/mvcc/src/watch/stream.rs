@@ -17,6 +17,8 @@ pub(super) struct Streams {
     crowded: bool,
     /// Events queued on all streams.
     pub(super) pending_events: usize,
+    /// Bytes queued on all streams, shared ones counted wherever they are queued.
+    pub(super) pending_bytes: usize,
     /// Streams that are not closed.
     pub(super) open: usize,
 }
@@ -85,6 +87,7 @@ impl Streams {
             ready: Vec::new(),
             crowded: false,
             pending_events: 0,
+            pending_bytes: 0,
             open: 0,
         }
     }
@@ -134,6 +137,7 @@ impl Streams {
             .map(|response| response.events.len())
             .sum();
         self.pending_events -= events;
+        self.pending_bytes -= stream.outbox_bytes;
         stream.outbox = VecDeque::new();
     }
 
@@ -172,6 +176,7 @@ impl Streams {
             return;
         }
         self.pending_events += response.events.len();
+        self.pending_bytes += response.queued_bytes();
         stream.outbox_bytes += response.queued_bytes();
         stream.outbox.push_back(response);
         if !stream.ready {
@@ -267,6 +272,7 @@ impl Streams {
             self.pending_events -= response.events.len();
             out.extend(stream.outbox.pop_front());
         }
+        self.pending_bytes -= bytes;
         stream.outbox_bytes -= bytes;
         stream.crowded = stream.outbox_bytes > stream.limit_bytes / 2;
         if stream.outbox.is_empty() {

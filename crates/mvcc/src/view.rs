@@ -1,0 +1,119 @@
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use parking_lot::{RwLock, RwLockReadGuard};
+use quorate_backend::Revision;
+
+use crate::horizon::Horizon;
+use crate::index::{KeyIndex, KeyParts, Walk};
+use crate::record::KeyVersion;
+use crate::{Error, KeyRange};
+
+/// The store as one reader sees it: the index, and where values come from.
+///
+/// The index lock is never held over I/O, and for no more than a chunk of keys.
+pub(crate) struct View<'a> {
+    pub(crate) index: &'a RwLock<KeyIndex>,
+    pub(crate) values: &'a dyn Fn(Revision) -> Result<Option<Bytes>, Error>,
+    pub(crate) chunk_keys: usize,
+    /// Where to look whether a compaction overtook the reader; `None` when it is held back.
+    pub(crate) overtaken_by: Option<&'a Horizon>,
+}
+
+/// Why a read came to no result.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// A compaction overtook it. A second attempt with a pin settles it.
+    Overtaken,
+    /// It failed.
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Stop::Failed(error)
+    }
+}
+
+impl Stop {
+    /// Takes the failure of a read that compaction cannot overtake.
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Stop::Failed(error) => error,
+            Stop::Overtaken => unreachable!("a pinned read is never overtaken"),
+        }
+    }
+}
+
+impl View<'_> {
+    /// Returns what a key is at a main revision.
+    pub(crate) fn get(&self, key: &[u8], main: i64) -> Result<Option<KeyVersion>, Stop> {
+        Ok(self.lock(main)?.get(key, main))
+    }
+
+    /// Returns the record of a revision that the index knows.
+    pub(crate) fn record(&self, revision: Revision) -> Result<Bytes, Stop> {
+        match (self.values)(revision)? {
+            Some(record) => Ok(record),
+            None if self.overtaken_by.is_some() => Err(Stop::Overtaken),
+            None => Err(Stop::Failed(Error::Corrupt {
+                main: revision.main,
+                sub: revision.sub,
+                expected: "a record, since the index knows the revision",
+            })),
+        }
+    }
+
+    /// Visits the keys of a range that exist at a main revision, in key order, until told to stop. The visitor runs
+    /// under the index lock; `between` runs after each chunk without it and may stop the walk too.
+    pub(crate) fn walk(
+        &self,
+        range: &KeyRange,
+        main: i64,
+        mut visitor: impl FnMut(KeyParts<'_>, KeyVersion) -> ControlFlow<()>,
+        mut between: impl FnMut() -> Result<ControlFlow<()>, Stop>,
+    ) -> Result<(), Stop> {
+        let mut rest = None;
+        loop {
+            let walk = self.lock(main)?.visit(
+                rest.as_ref().unwrap_or(range),
+                main,
+                self.chunk_keys,
+                &mut visitor,
+            );
+            if between()?.is_break() {
+                return Ok(());
+            }
+            match walk {
+                Walk::Done => return Ok(()),
+                Walk::After(key) => rest = Some(range.after(&key)),
+            }
+        }
+    }
+
+    /// Counts the keys of a range that exist at a main revision.
+    pub(crate) fn count(&self, range: &KeyRange, main: i64) -> Result<usize, Stop> {
+        if let Some(count) = self.lock(main)?.count(range, main) {
+            return Ok(count);
+        }
+        let mut count = 0;
+        let visitor = |_: KeyParts<'_>, _| {
+            count += 1;
+            ControlFlow::Continue(())
+        };
+        self.walk(range, main, visitor, || Ok(ControlFlow::Continue(())))?;
+        Ok(count)
+    }
+
+    fn lock(&self, main: i64) -> Result<RwLockReadGuard<'_, KeyIndex>, Stop> {
+        let index = self.index.read();
+        // A compaction changes the index after it moved the horizon, so what is not overtaken now is all there.
+        if self
+            .overtaken_by
+            .is_some_and(|horizon| horizon.compact() > main)
+        {
+            return Err(Stop::Overtaken);
+        }
+        Ok(index)
+    }
+}

@@ -378,12 +378,10 @@ impl Shared {
             view.durable = *state;
             view.sequence += 1;
             let sequence = view.sequence;
-            // A key that a layer has would hide what was just written, and be flushed over it.
+            // A layer that has the key would hide what was just written, and its flush would write over it.
             for ((table, key), value) in &work.writes {
                 for layer in view.layers() {
-                    if layer.supersede(*table, key, value.as_ref(), sequence) {
-                        break;
-                    }
+                    layer.supersede(*table, key, value.as_ref(), sequence);
                 }
             }
             view.last_revision = view.last_revision.max(revisions);

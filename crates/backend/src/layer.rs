@@ -86,20 +86,18 @@ impl Layer {
         }
     }
 
-    /// Overwrites a key that the layer has, and says whether it has it.
+    /// Overwrites a key if the layer has it.
     pub(crate) fn supersede(
         &self,
         table: Table,
         key: &Bytes,
         value: Option<&Bytes>,
         sequence: u64,
-    ) -> bool {
+    ) {
         let mut data = self.data.write();
-        let found = data.tables[table.slot()].contains_key(key);
-        if found {
+        if data.tables[table.slot()].contains_key(key) {
             data.put(table, key.clone(), value.cloned(), sequence);
         }
-        found
     }
 }
 

@@ -86,6 +86,8 @@ mod superblock;
 mod error;
 mod options;
 
+pub mod fuzz;
+
 pub use accounting::Sizes;
 pub use apply::ApplyTxn;
 pub use backend::Backend;

@@ -1,0 +1,169 @@
+//! Fuzz targets, as plain functions of a seed.
+
+use crate::{Batch, Entry, Error, HardState, Identity, Options, SnapshotMark, Wal};
+use bytes::Bytes;
+use quorate_disk::{Disk, SimDisk};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const DIR: &str = "/wal";
+const IDENTITY: Identity = Identity {
+    cluster_id: 0xc1,
+    member_id: 0x3e,
+};
+/// Appends of the log that is then damaged.
+const APPENDS_MAX: u64 = 24;
+
+/// Opens a log that was damaged in ways drawn from the seed, or plain garbage.
+///
+/// # Panics
+/// When opening panics, when a log that opens does not open the same again, or when it holds entries that were never written.
+pub fn fuzz_open(seed: u64) {
+    let mut random = Random(seed);
+    let disk = Arc::new(SimDisk::new(seed));
+    let options = Options {
+        segment_bytes: 4096 << random.below(3),
+        identity: Some(IDENTITY),
+    };
+    let written = write_log(&mut random, &disk, &options);
+    assert!(written.is_ok(), "seed {seed}: {written:?}");
+    for _ in 0..=random.below(3) {
+        damage(&mut random, &disk);
+    }
+    let first = Wal::open(disk.clone(), Path::new(DIR), options.clone()).map(|(_, found)| found);
+    let Ok(first) = first else { return };
+    for entry in &first.entries {
+        assert_eq!(entry.data, data_of(entry.term, entry.index), "seed {seed}");
+    }
+    let again = Wal::open(disk, Path::new(DIR), options).map(|(_, found)| found);
+    assert!(
+        again.is_ok_and(|again| again.entries == first.entries
+            && again.hard_state == first.hard_state
+            && again.snapshot == first.snapshot
+            && again.torn_tail.is_none()),
+        "seed {seed}: a repaired log does not open as it was"
+    );
+}
+
+/// Says what an entry holds, so that any entry found can be checked.
+fn data_of(term: u64, index: u64) -> Bytes {
+    let len = (term * 7919 + index * 104_729) % 1500;
+    let mut random = Random(term << 32 | index);
+    (0..len)
+        .map(|_| match random.below(3) {
+            0 => 0,
+            value => value.to_le_bytes()[0].wrapping_mul(77),
+        })
+        .collect()
+}
+
+fn write_log(random: &mut Random, disk: &Arc<SimDisk>, options: &Options) -> Result<(), Error> {
+    let mut wal = Wal::create(disk.clone(), Path::new(DIR), IDENTITY, options.clone())?;
+    let (mut term, mut last, mut marked) = (1, 0, 0);
+    for ticket in 0..random.below(APPENDS_MAX) {
+        term += random.below(2);
+        // Sometimes a few of the newest entries are replaced.
+        let back = random.below(3).min(last - marked) * random.below(2);
+        let from = last - back + 1;
+        let count = random.below(4) + u64::from(back > 0);
+        last = from + count - 1;
+        let snapshot = if random.below(6) == 0 && last > marked && back == 0 && count > 0 {
+            marked = from - 1;
+            (marked > 0).then_some(SnapshotMark {
+                index: marked,
+                term: 0,
+            })
+        } else {
+            None
+        };
+        let _ = wal.append(&[Batch {
+            ticket,
+            entries: (from..=last)
+                .map(|index| Entry {
+                    term,
+                    index,
+                    kind: 0,
+                    data: data_of(term, index),
+                })
+                .collect(),
+            hard_state: Some(HardState {
+                term,
+                vote: 1,
+                commit: marked,
+            }),
+            snapshot,
+            must_sync: random.below(4) > 0,
+        }])?;
+    }
+    Ok(())
+}
+
+/// Damages one file, or adds one.
+fn damage(random: &mut Random, disk: &SimDisk) {
+    let names = disk.read_dir(Path::new(DIR)).unwrap_or_default();
+    let Some(name) = names.get(random.position(names.len())) else {
+        return;
+    };
+    let path: PathBuf = Path::new(DIR).join(name);
+    let mut bytes = disk.peek(&path).unwrap_or_default();
+    let used = crate::fields::used_len(&bytes) + 64;
+    let from = random.position(used).min(bytes.len());
+    let to = (from + random.position(600)).min(bytes.len());
+    match random.below(6) {
+        0 | 1 => {
+            if let Some(byte) = bytes.get_mut(from) {
+                *byte ^= 1 << random.below(8);
+            }
+        }
+        2 => bytes.truncate(from),
+        3 => bytes
+            .get_mut(from..to)
+            .unwrap_or_default()
+            .iter_mut()
+            .for_each(|byte| *byte = 0),
+        4 => bytes
+            .get_mut(from..to)
+            .unwrap_or_default()
+            .iter_mut()
+            .for_each(|byte| *byte = random.below(256).to_le_bytes()[0]),
+        _ => {
+            let part = bytes.get(from..to).unwrap_or_default().to_vec();
+            let place = random.position(bytes.len());
+            let places = bytes.get_mut(place..).unwrap_or_default();
+            places
+                .iter_mut()
+                .zip(part)
+                .for_each(|(to, from)| *to = from);
+        }
+    }
+    // A directory that cannot take the file leaves it as it was.
+    let _ = disk.poke(&path, bytes);
+}
+
+/// A small generator of seeded numbers. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)).checked_rem(limit).unwrap_or(0)
+    }
+
+    fn position(&mut self, limit: usize) -> usize {
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        usize::try_from(self.below(limit)).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn damaged_logs_open_or_say_why_not() {
+        for seed in 0..3000 {
+            super::fuzz_open(seed);
+        }
+    }
+}

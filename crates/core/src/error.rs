@@ -46,6 +46,22 @@ pub enum Error {
     Stopped,
 }
 
+impl Error {
+    /// Says whether applying cannot go on: the state in memory may no longer be what the log says.
+    pub(crate) fn is_fatal(&self) -> bool {
+        use quorate_mvcc::Error as Mvcc;
+        match self {
+            Self::Mvcc(e) => matches!(
+                e,
+                Mvcc::Corrupt { .. } | Mvcc::CorruptMeta { .. } | Mvcc::Poisoned | Mvcc::Backend(_)
+            ),
+            Self::Lease(e) => matches!(e, quorate_lease::Error::Backend(_)),
+            Self::Auth(e) => matches!(e, quorate_auth::Error::Backend(_)),
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -59,7 +75,9 @@ impl fmt::Display for Error {
             Self::Timeout => "request timed out",
             Self::TimeoutLeaderFail => "request timed out, possibly due to previous leader failure",
             Self::TimeoutConnectionLost => "request timed out, possibly due to connection lost",
-            Self::TimeoutWaitApplied => "request timed out, waiting for the applied index took too long",
+            Self::TimeoutWaitApplied => {
+                "request timed out, waiting for the applied index took too long"
+            }
             Self::DeadlineExceeded => "context deadline exceeded",
             Self::NoLeader => "no leader",
             Self::LeaderChanged => "leader changed",

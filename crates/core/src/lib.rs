@@ -1,9 +1,54 @@
 //! One cluster member as a deterministic state machine: submissions, log completions and ticks in, actions out.
+//!
+//! A [`Member`] owns raft and everything replicated ([`Stores`]). It has no threads, clocks, files or sockets: its driver
+//! calls `handle_*` with what happened, then takes [`Actions`] with what is to be done, and reports each back. The same
+//! member runs under the server's threads and in simulation.
+//!
+//! ```text
+//! submissions --> admit --> raft --> Actions::persist --> (log) --> handle_synced --> raft: committed
+//!                                                                                       |
+//! Actions::replies <-- publish <-- one ApplyTxn per batch <-- apply in log order <------+
+//! ```
+//!
+//! | promise | where |
+//! |---|---|
+//! | nothing is answered before its entry is durable and applied | [`Member::handle_synced`] takes a [`quorate_wal::Synced`], which only the log makes |
+//! | data, leases, auth, members, alarms, applied index and digest commit together | `apply_committed` |
+//! | configuration changes keep etcd's bytes and are translated in one place | `apply_change` |
+//! | all randomness comes from [`Config::seed`] | `set_election_timeout` |
 
+mod actions;
+mod alarms;
 mod api;
+mod apply;
+mod authorize;
+mod auto_compaction;
+mod cluster;
+mod config;
+mod convert;
+mod envelope;
 mod error;
+mod gate;
+mod ids;
+mod log;
+mod member;
+mod quota;
+mod read_index;
+mod rng;
 mod view;
+mod waiters;
 
+pub use actions::{Actions, Notice, SnapshotToSave};
+pub use alarms::Alarms;
 pub use api::{Applied, AuthAnswer, Outcome, Proposal, Request, Submission, Token};
+pub use apply::Stores;
+pub use auto_compaction::AutoCompaction;
+pub use cluster::{ChangeError, Cluster, Member as ClusterMember, RestoreError};
+pub use config::Config;
+pub use convert::CONF_STATE_KEY;
 pub use error::Error;
+pub use gate::{Handles, Intake, Outlet};
+pub use ids::{cluster_id, member_id};
+pub use member::{LogStart, Member};
+pub use quota::{DEFAULT_QUOTA_BYTES, Quota, cost, put_cost, txn_cost};
 pub use view::View;

@@ -130,7 +130,11 @@ impl View {
 
     /// Says whether this member is a learner.
     pub fn is_learner(&self) -> bool {
-        self.slow.read().members.iter().any(|m| m.id == self.member_id.0 && m.is_learner)
+        self.slow
+            .read()
+            .members
+            .iter()
+            .any(|m| m.id == self.member_id.0 && m.is_learner)
     }
 
     pub(crate) fn set_raft(&self, term: u64, leader: MemberId, committed: u64) {
@@ -165,7 +169,12 @@ impl View {
         self.slow.write().alarms = Arc::new(alarms);
     }
 
-    pub(crate) fn set_cluster(&self, members: Vec<pb::Member>, cluster_version: &str, storage_version: &str) {
+    pub(crate) fn set_cluster(
+        &self,
+        members: Vec<pb::Member>,
+        cluster_version: &str,
+        storage_version: &str,
+    ) {
         let mut slow = self.slow.write();
         slow.members = Arc::new(members);
         slow.cluster_version = cluster_version.into();

@@ -1,0 +1,383 @@
+//! The member: raft driven with asynchronous persistence, proposals, reads, applying.
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use quorate_backend::Applied as AppliedPoint;
+use quorate_mvcc::CompactionJob;
+use quorate_proto::{LeaseId, raftpb};
+use quorate_wal::{Batch, Synced};
+use raft::eraftpb::{Entry, HardState, Message};
+use raft::{RawNode, StateRole};
+
+use crate::actions::Actions;
+use crate::apply::Stores;
+use crate::auto_compaction::AutoCompactor;
+use crate::config::Config;
+use crate::convert::{to_conf_state, to_raft};
+use crate::ids::RequestIds;
+use crate::log::{MemoryLog, Position};
+use crate::quota::Quota;
+use crate::read_index::ReadRounds;
+use crate::rng::Rng;
+use crate::view::View;
+use crate::waiters::{Waiter, Waiters};
+use crate::{Error, Outcome, Submission, Token};
+
+mod commit;
+mod drive;
+mod propose;
+mod serve;
+mod upkeep;
+
+/// Messages one follower may have under way. Source: etcd v3.7.1 maxInflightMsgs.
+const MAX_INFLIGHT_MESSAGES: usize = 512;
+
+/// The log as recovered, or as written at bootstrap.
+#[derive(Debug, Default)]
+pub struct LogStart {
+    /// Index and term of the last snapshot mark; 0 without one.
+    pub snapshot: quorate_wal::SnapshotMark,
+    /// Entries after it.
+    pub entries: Vec<quorate_wal::Entry>,
+    /// Term, vote, commit.
+    pub hard_state: quorate_wal::HardState,
+    /// The configuration at the backend's applied index.
+    pub conf_state: raftpb::ConfState,
+}
+
+/// One cluster member. See the crate page for how it is driven.
+pub struct Member {
+    config: Config,
+    node: RawNode<MemoryLog>,
+    stores: Stores,
+    quota: Quota,
+    view: Arc<View>,
+    rng: Rng,
+    ids: RequestIds,
+    now_ms: u64,
+    waiters: Waiters,
+    reads: ReadRounds,
+    /// Proposals that no leader has taken yet.
+    unproposed: VecDeque<Entry>,
+    /// Renewals of leases that have run out but are not revoked yet.
+    late_renewals: Vec<(LeaseId, Token)>,
+    /// Readies handed to the log, in order, and what waits for them.
+    persisting: VecDeque<Persisting>,
+    next_ticket: u64,
+    applied: AppliedPoint,
+    /// Index of the last applied configuration change.
+    conf_index: u64,
+    first_commit_in_term: bool,
+    /// When the leader known now was first known.
+    leader_since_ms: u64,
+    published: Publication,
+    flush: Flush,
+    compaction: Compaction,
+    snapshot: SnapshotState,
+    auto_compactor: AutoCompactor,
+    actions: Actions,
+    /// Set when applying failed half way: nothing more is done, and a restart recovers.
+    dead: bool,
+}
+
+/// A ready of raft's on its way to the disk.
+#[derive(Debug)]
+struct Persisting {
+    ticket: u64,
+    /// Whether something of it goes to the log; else it only keeps its place in the order.
+    on_disk: bool,
+    ready: Option<u64>,
+    messages: Vec<Message>,
+    /// Set when this is the mark of a saved snapshot: the log is released up to it.
+    release: Option<u64>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Publication {
+    NotYet,
+    Proposed,
+    Done,
+}
+
+#[derive(Debug, Default)]
+struct Flush {
+    running: bool,
+    last_ms: u64,
+}
+
+/// A compaction waits until what scheduled it is durable, runs, and is answered to those who asked for its end.
+#[derive(Default)]
+struct Compaction {
+    waiting: VecDeque<(u64, CompactionJob)>,
+    running: bool,
+    /// Callers to be told when all compactions up to their number are done.
+    callers: VecDeque<(u64, Token, Outcome)>,
+    scheduled: u64,
+    done: u64,
+}
+
+#[derive(Debug, Default)]
+struct SnapshotState {
+    last_index: u64,
+    saving: bool,
+    trimmed: u64,
+}
+
+impl Member {
+    /// Starts a member on restored stores and a recovered log.
+    ///
+    /// # Errors
+    /// When raft refuses its configuration or the log.
+    ///
+    /// # Panics
+    /// When the stores are ahead of the log, which recovery refuses before.
+    pub fn new(
+        config: Config,
+        log: LogStart,
+        stores: Stores,
+        logger: &slog::Logger,
+        now_ms: u64,
+    ) -> raft::Result<Self> {
+        let applied = stores.backend.applied();
+        let entries: Vec<Entry> = log.entries.into_iter().map(to_raft).collect();
+        let base = Position {
+            index: log.snapshot.index,
+            term: log.snapshot.term,
+        };
+        let hard_state = HardState {
+            term: log.hard_state.term,
+            vote: log.hard_state.vote,
+            commit: log.hard_state.commit.max(applied.index),
+            ..HardState::default()
+        };
+        let memory = MemoryLog::new(base, entries, hard_state, to_conf_state(&log.conf_state));
+        assert!(
+            applied.index >= base.index && applied.index <= memory.last().index,
+            "recovery let a gap pass"
+        );
+        let raft_config = raft::Config {
+            id: config.member_id.0,
+            election_tick: config.election_ticks,
+            heartbeat_tick: 1,
+            applied: applied.index,
+            max_size_per_msg: config.batch_bytes,
+            max_inflight_msgs: MAX_INFLIGHT_MESSAGES,
+            check_quorum: true,
+            pre_vote: config.pre_vote,
+            max_committed_size_per_ready: config.batch_bytes,
+            ..raft::Config::default()
+        };
+        let mut node = RawNode::new(&raft_config, memory, logger)?;
+        let view = Arc::new(View::new(config.cluster_id, config.member_id));
+        let mut rng = Rng::new(config.seed);
+        set_election_timeout(&mut node, &mut rng, config.election_ticks);
+        let quota = Quota::new(stores.backend.clone(), config.quota_bytes);
+        let mut member = Self {
+            ids: RequestIds::new(config.member_id, config.start_unix_ms),
+            flush: Flush {
+                running: false,
+                last_ms: now_ms,
+            },
+            snapshot: SnapshotState {
+                last_index: base.index,
+                saving: false,
+                trimmed: base.index,
+            },
+            compaction: Compaction::default(),
+            auto_compactor: AutoCompactor::new(config.auto_compaction, now_ms),
+            config,
+            node,
+            stores,
+            quota,
+            view,
+            rng,
+            now_ms,
+            waiters: Waiters::default(),
+            reads: ReadRounds::default(),
+            unproposed: VecDeque::new(),
+            late_renewals: Vec::new(),
+            persisting: VecDeque::new(),
+            next_ticket: 1,
+            applied,
+            conf_index: 0,
+            first_commit_in_term: false,
+            leader_since_ms: now_ms,
+            published: Publication::NotYet,
+            actions: Actions::default(),
+            dead: false,
+        };
+        member.start();
+        Ok(member)
+    }
+
+    fn start(&mut self) {
+        if let Some(job) = self.stores.kv.pending_compaction() {
+            self.compaction.waiting.push_back((0, job));
+            self.compaction.scheduled += 1;
+        }
+        self.show_cluster();
+        self.view.set_alarms(self.stores.alarm_list());
+        self.view.set_applied(self.applied.index);
+        if self.config.initial_election_tick_advance && self.is_sole_voter() {
+            // Nobody else could be leading, so there is nothing to wait for.
+            let _ = self.node.campaign();
+        }
+        self.drive();
+    }
+
+    /// Returns the member's window for other threads.
+    pub fn view(&self) -> Arc<View> {
+        self.view.clone()
+    }
+
+    /// Returns the quota, for checks before proposing.
+    pub fn quota(&self) -> Quota {
+        self.quota.clone()
+    }
+
+    /// Returns the stores, for handles that read them.
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// Takes what has come up since the last call.
+    pub fn take_actions(&mut self) -> Actions {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Takes a batch of submissions in; each is answered exactly once unless it is cancelled.
+    pub fn handle_submissions(&mut self, submissions: Vec<Submission>) {
+        let mut entries = Vec::new();
+        for submission in submissions {
+            match submission {
+                Submission::Propose(proposal) => self.admit(proposal, &mut entries),
+                Submission::ReadIndex { token } => self.join_read(token),
+                Submission::LeaseRenew { token, id } => self.renew(token, id),
+                Submission::LeaseTimeToLive { token, id, keys } => {
+                    self.time_to_live(token, id, keys)
+                }
+                Submission::LeaseLeases { token } => {
+                    let leases = self.stores.lessor.leases();
+                    self.reply(token, Outcome::LeaseLeases(leases));
+                }
+                Submission::LeaseKeys { token, id } => self.lease_keys(token, id),
+                Submission::MoveLeader { token, target } => self.move_leader(token, target),
+                Submission::Cancel { token } => self.waiters.cancel(token),
+            }
+        }
+        self.propose(entries);
+        self.drive();
+    }
+
+    /// Takes the passing of one tick; `now_ms` is monotonic.
+    pub fn handle_tick(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.node.tick();
+        for (deadline, waiter) in self.waiters.expire(now_ms) {
+            self.time_out(deadline, waiter);
+        }
+        self.drop_expired_unproposed();
+        for token in self.reads.expire(now_ms) {
+            self.reply(token, Outcome::Failed(Error::Timeout));
+        }
+        self.lead();
+        self.drive();
+        self.flush_when_due();
+        self.snapshot_when_due();
+    }
+
+    /// Takes the log's word that everything up to the token's ticket is on stable storage.
+    pub fn handle_synced(&mut self, synced: &Synced) {
+        self.finish_persisting(synced.ticket());
+        self.drive();
+    }
+
+    /// Takes the end of a flush. A failed one is fatal: the caller stops the member instead of calling this.
+    pub fn handle_flushed(&mut self, _durable: AppliedPoint) {
+        self.flush.running = false;
+        self.start_compaction();
+        self.snapshot_when_due();
+    }
+
+    /// Takes the end of a compaction.
+    pub fn handle_compacted(&mut self) {
+        self.compaction.running = false;
+        self.compaction.done += 1;
+        let done = self.compaction.done;
+        while let Some(caller) = self
+            .compaction
+            .callers
+            .pop_front_if(|(number, ..)| *number <= done)
+        {
+            self.reply(caller.1, caller.2);
+        }
+        self.start_compaction();
+    }
+
+    /// Takes the end of saving a snapshot file: it is durable under its name.
+    pub fn handle_snapshot_saved(&mut self, index: u64, term: u64) {
+        self.snapshot.saving = false;
+        self.snapshot.last_index = index;
+        let ticket = self.ticket();
+        self.actions.persist.push(Batch {
+            ticket,
+            entries: Vec::new(),
+            hard_state: None,
+            snapshot: Some(quorate_wal::SnapshotMark { index, term }),
+            must_sync: true,
+        });
+        self.persisting.push_back(Persisting {
+            ticket,
+            on_disk: true,
+            ready: None,
+            messages: Vec::new(),
+            release: Some(index),
+        });
+    }
+
+    /// Ends the member: every caller is told that it stops. Only actions may be taken afterwards.
+    pub fn stop(&mut self) {
+        self.view.set_stopping();
+        self.view.set_sole_leader(false);
+        for waiter in self.waiters.drain() {
+            if let Waiter::Client { token, .. } | Waiter::Renewal(_, token) = waiter {
+                self.reply(token, Outcome::Failed(Error::Stopped));
+            }
+        }
+        for token in self.reads.drain() {
+            self.reply(token, Outcome::Failed(Error::Stopped));
+        }
+        for (_, token) in std::mem::take(&mut self.late_renewals) {
+            self.reply(token, Outcome::Failed(Error::Stopped));
+        }
+    }
+
+    fn reply(&mut self, token: Token, outcome: Outcome) {
+        self.actions.replies.push((token, outcome));
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket - 1
+    }
+
+    fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    fn is_sole_voter(&self) -> bool {
+        let conf = self.node.store().conf_state();
+        conf.voters == [self.config.member_id.0] && conf.voters_outgoing.is_empty()
+    }
+}
+
+/// Draws the next election timeout from the member's own generator: raft's is not seeded.
+pub(crate) fn set_election_timeout(
+    node: &mut RawNode<MemoryLog>,
+    rng: &mut Rng,
+    election_ticks: usize,
+) {
+    let jitter = usize::try_from(rng.below(election_ticks as u64)).expect("below a usize");
+    node.raft
+        .set_randomized_election_timeout(election_ticks + jitter);
+}

@@ -1,0 +1,260 @@
+//! Applying committed entries and telling those who wait for them.
+use prost::Message as _;
+use quorate_backend::{Applied as AppliedPoint, ApplyTxn, Table};
+use quorate_proto::etcdserverpb as pb;
+use quorate_proto::raftpb;
+use raft::eraftpb::{Entry, EntryType};
+
+use super::{Member, Publication};
+use crate::actions::Notice;
+use crate::apply::{Context, Effects, fold_digest};
+use crate::convert::{CONF_STATE_KEY, conf_state_json, translate_change};
+use crate::envelope;
+use crate::waiters::Waiter;
+use crate::{Applied, Error, Outcome, Request, Token};
+
+/// A batch of entries while it is applied.
+struct ApplyBatch {
+    txn: ApplyTxn,
+    effects: Effects,
+    replies: Vec<(Waiter, Result<Applied, Error>)>,
+}
+
+impl Member {
+    /// Applies a batch of committed entries, shows their effects, then tells those who wait.
+    ///
+    /// One transaction carries the whole batch: the backend holds all of it or nothing.
+    pub(super) fn apply_committed(&mut self, entries: &[Entry]) {
+        let Some(last) = entries.last() else { return };
+        let mut batch = ApplyBatch {
+            txn: self.stores.backend.begin_apply(last.index, last.term),
+            effects: Effects::default(),
+            replies: Vec::new(),
+        };
+        for entry in entries {
+            if let Err(why) = self.apply_entry(&mut batch, entry) {
+                // Half a batch is in memory and nothing of it on disk. Only a restart brings the two together again.
+                self.dead = true;
+                self.actions.fatal = Some(format!("cannot apply entry {}: {why}", entry.index));
+                return;
+            }
+        }
+        let ApplyBatch {
+            txn,
+            effects,
+            replies,
+        } = batch;
+        txn.commit(self.applied.digest);
+        self.stores.publish();
+        self.actions.published = true;
+        self.view.set_applied(last.index);
+        self.node.advance_apply_to(last.index);
+        self.finish_effects(effects);
+        self.finish_replies(replies);
+        self.trim_log();
+        if self.stores.backend.pending_bytes() >= self.config.flush_bytes {
+            self.start_flush();
+        }
+    }
+
+    fn apply_entry(&mut self, batch: &mut ApplyBatch, entry: &Entry) -> Result<(), String> {
+        let expected = self.applied.index + 1;
+        assert_eq!(
+            entry.index, expected,
+            "committed entries come in order without a gap"
+        );
+        let refused = match entry.get_entry_type() {
+            EntryType::EntryNormal => self.apply_normal(batch, entry)?,
+            EntryType::EntryConfChange => self.apply_change(&mut batch.txn, entry)?,
+            EntryType::EntryConfChangeV2 => {
+                return Err("joint configuration changes are not supported".to_owned());
+            }
+        };
+        let effect = self.stores.kv.current_revision().cast_unsigned() << 1 | u64::from(refused);
+        let digest = fold_digest(self.applied.digest, entry, effect);
+        self.applied = AppliedPoint {
+            index: entry.index,
+            term: entry.term,
+            digest,
+        };
+        Ok(())
+    }
+
+    /// Applies a normal entry; says whether it was refused for a reason that is the same on every member.
+    fn apply_normal(&mut self, batch: &mut ApplyBatch, entry: &Entry) -> Result<bool, String> {
+        if entry.data.is_empty() {
+            self.begin_term(entry.term);
+            return Ok(false);
+        }
+        let waiter = self.waiters.take(envelope::peek_id(&entry.data));
+        let decoded;
+        let (identity, request) = match (&waiter, envelope::decode_header(&entry.data)) {
+            // The request was decoded when it was proposed.
+            (Some(Waiter::Client { request, .. }), Some(identity)) => (identity, request),
+            _ => {
+                decoded = envelope::decode(entry.data.clone()).map_err(|e| e.to_string())?;
+                let Some(request) = &decoded.request else {
+                    return Ok(false);
+                };
+                (decoded.identity.clone(), request)
+            }
+        };
+        let ctx = Context {
+            index: entry.index,
+            now_ms: self.now_ms,
+            persist_checkpoints: self.config.lease_checkpoint,
+        };
+        let effects = &mut batch.effects;
+        let result = self.stores.apply(
+            &mut batch.txn,
+            ctx,
+            &identity,
+            request,
+            &self.quota,
+            effects,
+        );
+        if let Err(error) = &result
+            && error.is_fatal()
+        {
+            return Err(error.to_string());
+        }
+        if let Some(job) = effects.compaction.take() {
+            self.compaction.scheduled += 1;
+            self.compaction.waiting.push_back((entry.index, job));
+        }
+        // Whether there is space is each member's own affair: the request was applied all the same.
+        let refused = matches!(&result, Err(e) if !matches!(e, Error::NoSpace));
+        if let Some(waiter) = waiter {
+            batch.replies.push((waiter, result));
+        }
+        Ok(refused)
+    }
+
+    /// Takes the first entry of a term: everything of earlier terms is applied now.
+    fn begin_term(&mut self, term: u64) {
+        if self.is_leader() && term == self.node.raft.term {
+            self.first_commit_in_term = true;
+            self.stores
+                .lessor
+                .promote(self.now_ms, self.config.election_timeout_ms());
+            self.ask_read_index(true);
+        }
+    }
+
+    /// Applies a configuration change; says whether it was refused.
+    ///
+    /// The bytes stay etcd's everywhere; this is the one place where they are translated for raft.
+    fn apply_change(&mut self, txn: &mut ApplyTxn, entry: &Entry) -> Result<bool, String> {
+        let change = raftpb::ConfChange::decode(entry.data.clone()).map_err(|e| e.to_string())?;
+        let refused = self.stores.cluster.validate(&change).err();
+        if let Some(error) = refused {
+            self.actions
+                .notices
+                .push(Notice::ConfigurationRefused(format!("{error:?}")));
+        } else {
+            self.stores.cluster.apply_change(txn, &change);
+        }
+        let translated = translate_change(&change, refused.is_some());
+        if let Some(translated) = translated
+            && let Ok(conf) = self.node.apply_conf_change(&translated)
+        {
+            txn.put(Table::Meta, CONF_STATE_KEY, conf_state_json(&conf).into());
+            self.actions.notices.push(Notice::ConfigurationChanged {
+                voters: conf.voters.clone(),
+                learners: conf.learners.clone(),
+            });
+            self.node.mut_store().set_conf_state(conf);
+        }
+        self.conf_index = entry.index;
+        self.show_cluster();
+        Ok(refused.is_some())
+    }
+
+    fn finish_effects(&mut self, effects: Effects) {
+        if effects.cluster_changed {
+            let before = self.view.cluster_version();
+            self.show_cluster();
+            if *before != *self.stores.cluster.version() {
+                self.actions.notices.push(Notice::ClusterVersion(
+                    self.stores.cluster.version().to_owned(),
+                ));
+            }
+        }
+        if effects.alarms_changed {
+            self.view.set_alarms(self.stores.alarm_list());
+        }
+        if !effects.revoked.is_empty() && !self.late_renewals.is_empty() {
+            let (gone, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.late_renewals)
+                .into_iter()
+                .partition(|(id, _)| effects.revoked.contains(id));
+            self.late_renewals = waiting;
+            for (_, token) in gone {
+                self.reply(token, Outcome::LeaseRenewed { ttl_s: 0 });
+            }
+        }
+        self.start_compaction();
+    }
+
+    fn finish_replies(&mut self, replies: Vec<(Waiter, Result<Applied, Error>)>) {
+        let mut short_of_space = Vec::new();
+        for (waiter, result) in replies {
+            match waiter {
+                Waiter::Client { token, request } => match result {
+                    Err(Error::NoSpace)
+                        if !self.stores.alarms.is_active(pb::AlarmType::Nospace) =>
+                    {
+                        short_of_space.push((token, Outcome::Failed(Error::NoSpace)));
+                    }
+                    Err(error) => self.reply(token, Outcome::Failed(error)),
+                    Ok(applied) => self.reply_applied(token, &request, applied),
+                },
+                Waiter::Publish => {
+                    self.published = Publication::Done;
+                    self.actions.ready = true;
+                }
+                Waiter::Alarm(callers) => self.actions.replies.extend(callers),
+                Waiter::AutoCompaction(revision) => self.finish_auto_compaction(revision, &result),
+                Waiter::Renewal(id, token) => self.renew(token, id),
+                Waiter::Internal => {}
+            }
+        }
+        self.view.set_pending(self.waiters.len() as u64);
+        if !short_of_space.is_empty() {
+            // The alarm is raised first and the callers are told afterwards, as etcd does.
+            self.actions.notices.push(Notice::QuotaExceeded);
+            let alarm = Request::Alarm(pb::AlarmRequest {
+                action: pb::alarm_request::AlarmAction::Activate.into(),
+                member_id: self.config.member_id.0,
+                alarm: pb::AlarmType::Nospace.into(),
+            });
+            let mut entries = Vec::new();
+            self.propose_own(&alarm, Waiter::Alarm(short_of_space), &mut entries);
+            self.propose(entries);
+        }
+    }
+
+    fn finish_auto_compaction(&mut self, revision: i64, result: &Result<Applied, Error>) {
+        if matches!(
+            result,
+            Ok(_) | Err(Error::Mvcc(quorate_mvcc::Error::Compacted))
+        ) {
+            self.auto_compactor.succeeded(self.now_ms, revision);
+            self.actions
+                .notices
+                .push(Notice::AutoCompacted { revision });
+        }
+    }
+
+    /// Answers a caller; one that asked for a physical compaction waits until it is done.
+    fn reply_applied(&mut self, token: Token, request: &Request, applied: Applied) {
+        let outcome = Outcome::Applied(applied);
+        match request {
+            Request::Compaction(r) if r.physical => {
+                self.compaction
+                    .callers
+                    .push_back((self.compaction.scheduled, token, outcome));
+            }
+            _ => self.reply(token, outcome),
+        }
+    }
+}

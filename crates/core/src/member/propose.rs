@@ -1,0 +1,167 @@
+//! Proposals: admission, framing, waiting, timing out.
+use quorate_auth::Identity;
+use quorate_proto::LeaseId;
+use raft::eraftpb::{Entry, Message, MessageType};
+
+use super::{Member, Publication};
+use crate::convert::normal_entry;
+use crate::envelope;
+use crate::waiters::{Deadline, MAX_WAITERS, Waiter};
+use crate::{Error, Outcome, Proposal, Request};
+
+/// Committed but unapplied entries at which new requests are refused. Source: etcd v3.7.1 maxGapBetweenApplyAndCommitIndex.
+const MAX_APPLY_GAP: u64 = 5_000;
+
+impl Member {
+    /// Admits a proposal: limits, id, framing, waiter. Source: etcd v3.7.1 v3_server.go processInternalRaftRequestOnce.
+    pub(super) fn admit(&mut self, proposal: Proposal, entries: &mut Vec<Entry>) {
+        let Proposal {
+            token,
+            mut request,
+            mut raw,
+            identity,
+        } = proposal;
+        let gap = self.view.committed().saturating_sub(self.applied.index);
+        if gap > MAX_APPLY_GAP || self.waiters.len() >= MAX_WAITERS {
+            return self.reply(token, Outcome::Failed(Error::TooManyRequests));
+        }
+        let id = self.ids.next();
+        if let Request::LeaseGrant(grant) = &mut request
+            && grant.id == 0
+        {
+            grant.id = self.pick_lease_id();
+            raw = None;
+        }
+        let data = envelope::encode(id, &identity, &request, raw.as_ref());
+        if data.len() > self.config.max_request_bytes {
+            return self.reply(token, Outcome::Failed(Error::RequestTooLarge));
+        }
+        self.register(id, Waiter::Client { token, request });
+        entries.push(normal_entry(data));
+    }
+
+    /// Picks an unused positive id. Source: etcd v3.7.1 v3_server.go LeaseGrant.
+    pub(super) fn pick_lease_id(&mut self) -> i64 {
+        loop {
+            let id = (self.ids.next() & (u64::MAX >> 1)).cast_signed();
+            if id != 0 && !self.stores.lessor.exists(LeaseId(id)) {
+                return id;
+            }
+        }
+    }
+
+    /// Adds a proposal of the member's own.
+    pub(super) fn propose_own(
+        &mut self,
+        request: &Request,
+        waiter: Waiter,
+        entries: &mut Vec<Entry>,
+    ) {
+        let identity = if self.stores.auth.is_enabled() {
+            Identity {
+                username: "root".to_owned(),
+                revision: self.stores.auth.revision(),
+            }
+        } else {
+            Identity {
+                username: String::new(),
+                revision: 0,
+            }
+        };
+        let id = self.ids.next();
+        self.register(id, waiter);
+        entries.push(normal_entry(envelope::encode(id, &identity, request, None)));
+    }
+
+    pub(super) fn register(&mut self, id: u64, waiter: Waiter) {
+        let ends_ms = self.now_ms + self.config.request_timeout_ms();
+        self.waiters.register(
+            Deadline {
+                id,
+                started_ms: self.now_ms,
+                ends_ms,
+            },
+            waiter,
+        );
+        self.view.set_pending(self.waiters.len() as u64);
+    }
+
+    pub(super) fn propose(&mut self, entries: Vec<Entry>) {
+        if entries.is_empty() {
+            return;
+        }
+        if self.node.raft.leader_id == 0 {
+            self.unproposed.extend(entries);
+            return;
+        }
+        let ids: Vec<u64> = entries.iter().map(|e| envelope::peek_id(&e.data)).collect();
+        let mut message = Message {
+            from: self.config.member_id.0,
+            ..Message::default()
+        };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.set_entries(entries.into());
+        if self.node.step(message).is_err() {
+            for id in ids {
+                if let Some(Waiter::Client { token, .. }) = self.waiters.take(id) {
+                    self.view.add_failed();
+                    self.reply(token, Outcome::Failed(Error::ProposalDropped));
+                }
+            }
+        }
+    }
+
+    /// Proposes what waited for a leader.
+    pub(super) fn propose_waiting(&mut self) {
+        if self.node.raft.leader_id != 0 && !self.unproposed.is_empty() {
+            let entries = std::mem::take(&mut self.unproposed).into();
+            self.propose(entries);
+        }
+    }
+
+    /// Forgets proposals that waited for a leader longer than their callers do.
+    pub(super) fn drop_expired_unproposed(&mut self) {
+        while let Some(first) = self.unproposed.front() {
+            if self.waiters.contains(envelope::peek_id(&first.data)) {
+                return;
+            }
+            self.unproposed.pop_front();
+        }
+    }
+
+    /// Tells whether a request that began then may have been lost with the leader before this one.
+    pub(super) fn timeout_cause(&self, started_ms: u64) -> Error {
+        let lost_ms = self
+            .leader_since_ms
+            .saturating_sub(2 * self.config.election_timeout_ms());
+        if started_ms > lost_ms && started_ms < self.leader_since_ms {
+            Error::TimeoutLeaderFail
+        } else {
+            Error::Timeout
+        }
+    }
+
+    /// Answers a waiter whose time is over. Source: etcd v3.7.1 server.go parseProposeCtxErr.
+    pub(super) fn time_out(&mut self, deadline: Deadline, waiter: Waiter) {
+        self.view.add_failed();
+        self.view.set_pending(self.waiters.len() as u64);
+        match waiter {
+            Waiter::Client { token, .. } => {
+                let never_proposed = self
+                    .unproposed
+                    .iter()
+                    .any(|e| envelope::peek_id(&e.data) == deadline.id);
+                let error = if never_proposed {
+                    Error::DeadlineExceeded
+                } else {
+                    self.timeout_cause(deadline.started_ms)
+                };
+                self.reply(token, Outcome::Failed(error));
+            }
+            Waiter::Publish => self.published = Publication::NotYet,
+            Waiter::Alarm(callers) => self.actions.replies.extend(callers),
+            Waiter::Renewal(_, token) => self.reply(token, Outcome::Failed(Error::Timeout)),
+            Waiter::Internal | Waiter::AutoCompaction(_) => {}
+        }
+    }
+}

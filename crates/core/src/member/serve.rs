@@ -1,0 +1,197 @@
+//! What the member answers without the log: read confirmations, leases, and the duties of a leader.
+use bytes::Bytes;
+use quorate_proto::membershippb::{
+    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
+};
+use quorate_proto::{LeaseId, MemberId, etcdserverpb as pb};
+use raft::StateRole;
+use raft::eraftpb::Entry;
+
+use super::{Member, Publication};
+use crate::actions::Notice;
+use crate::read_index;
+use crate::waiters::Waiter;
+use crate::{Error, Outcome, Request, Token};
+
+/// Expired leases proposed for revocation in one tick.
+const REVOKE_BATCH: usize = 2_000;
+/// Checkpoints proposed in one tick. Source: etcd v3.7.1 maxLeaseCheckpointBatchSize.
+const CHECKPOINT_BATCH: usize = 1_000;
+
+impl Member {
+    pub(super) fn join_read(&mut self, token: Token) {
+        if self.reads.len() >= read_index::MAX_WAITING {
+            return self.reply(token, Outcome::Failed(Error::TooManyRequests));
+        }
+        self.reads
+            .join(token, self.now_ms + self.config.request_timeout_ms());
+    }
+
+    /// Asks raft for the current round, unless raft would drop the question.
+    pub(super) fn ask_read_index(&mut self, at_once: bool) {
+        let raft = &self.node.raft;
+        let can_ask = raft.leader_id != 0
+            && (raft.state != StateRole::Leader || raft.commit_to_current_term());
+        if !can_ask {
+            return;
+        }
+        let ids = &mut self.ids;
+        if let Some(id) = self.reads.ask(self.now_ms, at_once, || ids.next()) {
+            self.node.read_index(id.to_be_bytes().to_vec());
+        }
+    }
+
+    pub(super) fn release_reads(&mut self) {
+        let mut tokens = Vec::new();
+        self.reads.ready(self.applied.index, &mut tokens);
+        for token in tokens {
+            self.reply(token, Outcome::ReadReady);
+        }
+    }
+
+    pub(super) fn renew(&mut self, token: Token, id: LeaseId) {
+        let outcome = match self.stores.lessor.renew(id, self.now_ms) {
+            Ok(ttl_s) => Outcome::LeaseRenewed { ttl_s },
+            Err(quorate_lease::Error::NotFound) => Outcome::LeaseRenewed { ttl_s: 0 },
+            Err(quorate_lease::Error::Expired) => {
+                self.late_renewals.push((id, token));
+                return;
+            }
+            Err(quorate_lease::Error::CheckpointStored) => return self.clear_checkpoint(token, id),
+            Err(_) => Outcome::Failed(Error::NotPrimaryLessor),
+        };
+        self.reply(token, outcome);
+    }
+
+    /// Clears a lease's stored remaining time before it is renewed, so that no later leader ends it too early.
+    pub(super) fn clear_checkpoint(&mut self, token: Token, id: LeaseId) {
+        let checkpoints = vec![pb::LeaseCheckpoint {
+            id: id.0,
+            remaining_ttl: 0,
+        }];
+        let request = Request::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints });
+        let mut entries = Vec::new();
+        self.propose_own(&request, Waiter::Renewal(id, token), &mut entries);
+        self.propose(entries);
+    }
+
+    pub(super) fn time_to_live(&mut self, token: Token, id: LeaseId, keys: bool) {
+        let outcome = match self.stores.lessor.time_to_live(id, self.now_ms) {
+            None => Outcome::LeaseTimeToLive {
+                remaining_s: -1,
+                granted_s: 0,
+                keys: Vec::new(),
+            },
+            Some(time) => {
+                let keys = if keys {
+                    self.stores.lessor.keys(id).unwrap_or_default()
+                } else {
+                    Vec::new()
+                };
+                Outcome::LeaseTimeToLive {
+                    remaining_s: time.remaining_s,
+                    granted_s: time.granted_s,
+                    keys,
+                }
+            }
+        };
+        self.reply(token, outcome);
+    }
+
+    pub(super) fn lease_keys(&mut self, token: Token, id: LeaseId) {
+        let lessor = &self.stores.lessor;
+        let keys = if id == LeaseId(0) {
+            let mut all: Vec<Bytes> = lessor
+                .leases()
+                .iter()
+                .filter_map(|id| lessor.keys(*id))
+                .flatten()
+                .collect();
+            all.sort();
+            all
+        } else {
+            lessor.keys(id).unwrap_or_default()
+        };
+        self.reply(token, Outcome::LeaseKeys(keys));
+    }
+
+    pub(super) fn move_leader(&mut self, token: Token, target: MemberId) {
+        let outcome = if !self.is_leader() {
+            Outcome::Failed(Error::NotLeader)
+        } else if target == self.config.member_id {
+            Outcome::LeaderMoved
+        } else {
+            Outcome::Failed(Error::BadLeaderTransferee)
+        };
+        self.reply(token, outcome);
+    }
+
+    /// Does what only a leader does on a tick: expire and checkpoint leases, publish, settle the cluster version.
+    pub(super) fn lead(&mut self) {
+        let mut entries = Vec::new();
+        if self.is_leader() && self.first_commit_in_term {
+            let expired = self.stores.lessor.expired(self.now_ms, REVOKE_BATCH);
+            if !expired.is_empty() {
+                self.actions.notices.push(Notice::LeasesExpired {
+                    count: expired.len(),
+                });
+            }
+            for id in expired {
+                let revoke = Request::LeaseRevoke(pb::LeaseRevokeRequest { id: id.0 });
+                self.propose_own(&revoke, Waiter::Internal, &mut entries);
+            }
+            if self.config.lease_checkpoint {
+                self.propose_checkpoints(&mut entries);
+            }
+            if self.stores.cluster.version() != self.config.cluster_version && self.is_sole_voter()
+            {
+                let ver = self.config.cluster_version.clone();
+                let version = Request::ClusterVersionSet(ClusterVersionSetRequest { ver });
+                self.propose_own(&version, Waiter::Internal, &mut entries);
+            }
+        }
+        let revision = self.stores.kv.current_revision();
+        if let Some(revision) = self
+            .auto_compactor
+            .tick(self.now_ms, revision, self.is_leader())
+        {
+            let compact = Request::Compaction(pb::CompactionRequest {
+                revision,
+                physical: false,
+            });
+            self.propose_own(&compact, Waiter::AutoCompaction(revision), &mut entries);
+        }
+        if self.published == Publication::NotYet && self.node.raft.leader_id != 0 {
+            self.published = Publication::Proposed;
+            let attributes = Attributes {
+                name: self.config.name.clone(),
+                client_urls: self.config.client_urls.clone(),
+            };
+            let request = Request::ClusterMemberAttrSet(ClusterMemberAttrSetRequest {
+                member_id: self.config.member_id.0,
+                member_attributes: Some(attributes),
+            });
+            self.propose_own(&request, Waiter::Publish, &mut entries);
+        }
+        self.propose(entries);
+    }
+
+    pub(super) fn propose_checkpoints(&mut self, entries: &mut Vec<Entry>) {
+        let due = self
+            .stores
+            .lessor
+            .checkpoints_due(self.now_ms, CHECKPOINT_BATCH);
+        if due.is_empty() {
+            return;
+        }
+        let checkpoints = due
+            .into_iter()
+            .map(|(id, remaining_ttl)| pb::LeaseCheckpoint {
+                id: id.0,
+                remaining_ttl,
+            })
+            .collect();
+        let request = Request::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints });
+        self.propose_own(&request, Waiter::Internal, entries);
+    }
+}

@@ -1,0 +1,90 @@
+//! Flushes, compactions and snapshots of the log.
+use prost::Message as _;
+use quorate_mvcc::CompactionJob;
+use quorate_proto::raftpb;
+
+use super::{Flush, Member};
+use crate::actions::SnapshotToSave;
+use crate::convert::from_conf_state;
+
+/// Entry bytes kept in memory behind the applied index, whatever the count says.
+const CATCHUP_BYTES: usize = 32 << 20;
+/// Entries between trims of the log in memory.
+const TRIM_ENTRIES: u64 = 100;
+
+impl Member {
+    pub(super) fn flush_when_due(&mut self) {
+        let due = self.now_ms >= self.flush.last_ms + self.config.flush_interval_ms;
+        if due && self.stores.backend.pending_bytes() > 0 {
+            self.start_flush();
+        }
+    }
+
+    pub(super) fn start_flush(&mut self) {
+        if self.flush.running {
+            return;
+        }
+        if let Some(job) = self.stores.backend.seal() {
+            self.flush = Flush {
+                running: true,
+                last_ms: self.now_ms,
+            };
+            self.actions.flush = Some(job);
+        }
+    }
+
+    /// Starts the next compaction once what scheduled it is durable: it deletes only what is on disk.
+    pub(super) fn start_compaction(&mut self) {
+        let durable = self.stores.backend.durable().index;
+        let ready = |(index, _): &(u64, CompactionJob)| *index <= durable;
+        if self.compaction.running || self.compaction.waiting.front().is_none_or(|c| !ready(c)) {
+            return;
+        }
+        self.compaction.running = true;
+        self.actions.compact = self.compaction.waiting.pop_front().map(|(_, job)| job);
+    }
+
+    /// Asks for a snapshot of the log at what the backend holds durably, when enough entries were applied since the last.
+    pub(super) fn snapshot_when_due(&mut self) {
+        let durable = self.stores.backend.durable();
+        let due =
+            durable.index.saturating_sub(self.snapshot.last_index) > self.config.snapshot_count;
+        // The configuration stored with it must be the one at its index.
+        if self.snapshot.saving || !due || self.conf_index > durable.index {
+            return;
+        }
+        let members: Vec<_> = self.stores.cluster.members().collect();
+        let snapshot = raftpb::Snapshot {
+            data: Some(
+                serde_json::to_vec(&members)
+                    .expect("members are plain data")
+                    .into(),
+            ),
+            metadata: Some(raftpb::SnapshotMetadata {
+                conf_state: Some(from_conf_state(self.node.store().conf_state())),
+                index: Some(durable.index),
+                term: Some(durable.term),
+            }),
+        };
+        self.snapshot.saving = true;
+        self.actions.save_snapshot = Some(SnapshotToSave {
+            index: durable.index,
+            term: durable.term,
+            body: snapshot.encode_to_vec().into(),
+        });
+    }
+
+    pub(super) fn trim_log(&mut self) {
+        if self.applied.index < self.snapshot.trimmed + TRIM_ENTRIES {
+            return;
+        }
+        self.snapshot.trimmed = self.applied.index;
+        let log = self.node.mut_store();
+        let point = log.compact_point(
+            self.applied.index,
+            self.config.catchup_entries,
+            CATCHUP_BYTES,
+        );
+        log.compact(point);
+    }
+}

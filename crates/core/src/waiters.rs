@@ -1,0 +1,148 @@
+//! Who waits for which proposal, and until when.
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+use quorate_proto::LeaseId;
+
+use crate::{Outcome, Request, Token};
+
+/// Proposals that may wait at once; above it new ones are refused as too many requests.
+pub(crate) const MAX_WAITERS: usize = 200_000;
+
+/// What to do when a proposal of this member has been applied.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// A caller waits; the decoded request is kept so that it need not be decoded again.
+    Client {
+        /// The caller.
+        token: Token,
+        /// The request.
+        request: Request,
+    },
+    /// The member publishes its own attributes.
+    Publish,
+    /// The member raised an alarm; these outcomes are told once it is active.
+    Alarm(Vec<(Token, Outcome)>),
+    /// A lease's stored remaining time is cleared, then the caller's renewal is done.
+    Renewal(LeaseId, Token),
+    /// The member compacts by itself at this revision.
+    AutoCompaction(i64),
+    /// Nobody waits; the member proposed it for the cluster's sake.
+    Internal,
+}
+
+/// Waiters by request id. Deadlines are all equally far away, so they end in the order they began.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    by_id: HashMap<u64, Waiter>,
+    by_token: HashMap<u64, u64>,
+    /// **Invariant:** deadlines do not decrease.
+    deadlines: VecDeque<Deadline>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    pub(crate) id: u64,
+    pub(crate) started_ms: u64,
+    pub(crate) ends_ms: u64,
+}
+
+impl Waiters {
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(crate) fn register(&mut self, deadline: Deadline, waiter: Waiter) {
+        if let Waiter::Client { token, .. } = &waiter {
+            self.by_token.insert(token.0, deadline.id);
+        }
+        let before = self.by_id.insert(deadline.id, waiter);
+        assert!(before.is_none(), "request id {} used twice", deadline.id);
+        self.deadlines.push_back(deadline);
+    }
+
+    pub(crate) fn take(&mut self, id: u64) -> Option<Waiter> {
+        let waiter = self.by_id.remove(&id)?;
+        if let Waiter::Client { token, .. } = &waiter {
+            self.by_token.remove(&token.0);
+        }
+        Some(waiter)
+    }
+
+    pub(crate) fn contains(&self, id: u64) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    /// Forgets the waiter of a caller that went away.
+    pub(crate) fn cancel(&mut self, token: Token) {
+        if let Some(id) = self.by_token.remove(&token.0) {
+            self.by_id.remove(&id);
+        }
+    }
+
+    /// Takes the waiters whose time is over.
+    pub(crate) fn expire(&mut self, now_ms: u64) -> Vec<(Deadline, Waiter)> {
+        let mut expired = Vec::new();
+        while let Some(first) = self.deadlines.front().copied() {
+            let answered = !self.by_id.contains_key(&first.id);
+            if !answered && first.ends_ms > now_ms {
+                break;
+            }
+            self.deadlines.pop_front();
+            if let Some(waiter) = self.take(first.id) {
+                expired.push((first, waiter));
+            }
+        }
+        expired
+    }
+
+    /// Takes every waiter, for the end of the member.
+    pub(crate) fn drain(&mut self) -> Vec<Waiter> {
+        let deadlines = std::mem::take(&mut self.deadlines);
+        deadlines.iter().filter_map(|d| self.take(d.id)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(token: u64) -> Waiter {
+        Waiter::Client {
+            token: Token(token),
+            request: Request::AuthEnable(Default::default()),
+        }
+    }
+
+    fn deadline(id: u64, ends_ms: u64) -> Deadline {
+        Deadline {
+            id,
+            started_ms: 0,
+            ends_ms,
+        }
+    }
+
+    #[test]
+    fn only_waiters_past_their_deadline_expire() {
+        let mut waiters = Waiters::default();
+        waiters.register(deadline(1, 10), client(100));
+        waiters.register(deadline(2, 10), client(101));
+        waiters.register(deadline(3, 11), client(102));
+        waiters.cancel(Token(100));
+        let expired = waiters.expire(10);
+        assert_eq!(expired.iter().map(|(d, _)| d.id).collect::<Vec<_>>(), [2]);
+        assert_eq!(waiters.len(), 1);
+        assert!(waiters.take(3).is_some() && waiters.take(3).is_none());
+    }
+
+    #[test]
+    fn answered_waiters_leave_nothing_behind() {
+        let mut waiters = Waiters::default();
+        for id in 0..100 {
+            waiters.register(deadline(id, 1_000), client(id));
+            waiters.take(id);
+        }
+        assert!(waiters.expire(1).is_empty());
+        assert!(waiters.deadlines.is_empty() && waiters.by_token.is_empty());
+    }
+}

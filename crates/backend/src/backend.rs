@@ -17,6 +17,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use quorate_disk::Disk;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -41,8 +42,7 @@ pub(crate) struct Shared {
     apply_open: AtomicBool,
     flush_open: AtomicBool,
     poisoned: AtomicBool,
-    // Last: the snapshots go before the database closes.
-    engine: Engine,
+    engine: Arc<Engine>,
 }
 
 /// What a reader sees: the file as of the last commit, and the layers over it.
@@ -218,6 +218,16 @@ impl Backend {
             in_use_bytes,
             file_bytes: self.shared.engine.pages().physical_len(),
         }
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend")
+            .field("path", &self.shared.engine.pages().path())
+            .field("applied", &self.applied())
+            .field("durable", &self.durable())
+            .finish_non_exhaustive()
     }
 }
 

@@ -38,12 +38,13 @@ pub(crate) struct Engine {
 /// All tables as one commit left them. It keeps the pages of that commit from being used again.
 pub(crate) struct Snapshot {
     tables: [Rows; Table::COUNT],
-    pages: Arc<PagedFile>,
+    /// Kept open, since reading ends when redb closes the file.
+    engine: Arc<Engine>,
 }
 
 /// What an opened file says about itself.
 pub(crate) struct Opened {
-    pub(crate) engine: Engine,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) snapshot: Snapshot,
     pub(crate) state: State,
     pub(crate) last_revision: Option<Revision>,
@@ -109,7 +110,7 @@ impl Engine {
     }
 
     fn start(pages: PagedFile, options: &Options) -> Result<Opened, Error> {
-        let engine = Engine::with_pages(pages, options)?;
+        let engine = Arc::new(Engine::with_pages(pages, options)?);
         let snapshot = engine.snapshot()?;
         let state = engine.read_state()?;
         let consistent = Applied {
@@ -141,7 +142,7 @@ impl Engine {
     }
 
     /// Begins reading what is committed now.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot, Error> {
+    pub(crate) fn snapshot(self: &Arc<Self>) -> Result<Snapshot, Error> {
         let open = || -> Result<_, redb::Error> {
             let txn = self.database.begin_read()?;
             let [a, b, c, d, e, f, g, h, i, j] =
@@ -150,7 +151,7 @@ impl Engine {
         };
         Ok(Snapshot {
             tables: open().map_err(|error| self.pages.explain(error))?,
-            pages: Arc::clone(&self.pages),
+            engine: Arc::clone(self),
         })
     }
 
@@ -312,7 +313,7 @@ impl Snapshot {
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
         let value = self.tables[table.slot()]
             .get(key)
-            .map_err(|error| self.pages.explain(error))?;
+            .map_err(|error| self.engine.pages.explain(error))?;
         Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
     }
 
@@ -325,9 +326,9 @@ impl Snapshot {
     ) -> Result<(), Error> {
         let rows = self.tables[table.slot()]
             .range::<&[u8]>((from, Bound::Unbounded))
-            .map_err(|error| self.pages.explain(error))?;
+            .map_err(|error| self.engine.pages.explain(error))?;
         for found in rows {
-            let (key, value) = found.map_err(|error| self.pages.explain(error))?;
+            let (key, value) = found.map_err(|error| self.engine.pages.explain(error))?;
             if row(key.value(), value.value()).is_break() {
                 break;
             }
@@ -357,7 +358,7 @@ impl Snapshot {
             },
         )?;
         match bad {
-            Some(what) => Err(corrupt(self.pages.path(), None, what)),
+            Some(what) => Err(corrupt(self.engine.pages.path(), None, what)),
             None => Ok(()),
         }
     }
@@ -373,14 +374,14 @@ impl Snapshot {
     fn last_revision(&self) -> Result<Option<Revision>, Error> {
         let last = self.tables[Table::Key.slot()]
             .last()
-            .map_err(|error| self.pages.explain(error))?;
+            .map_err(|error| self.engine.pages.explain(error))?;
         let Some((key, _)) = last else {
             return Ok(None);
         };
         match Revision::from_table_key(key.value()) {
             Some((rev, _)) => Ok(Some(rev)),
             None => Err(corrupt(
-                self.pages.path(),
+                self.engine.pages.path(),
                 None,
                 format!("{:02x?} in table key is no revision", key.value()),
             )),
@@ -395,7 +396,7 @@ impl Snapshot {
         let bytes: Result<[u8; 8], _> = value.as_ref().try_into();
         bytes.map(u64::from_be_bytes).map_err(|_| {
             corrupt(
-                self.pages.path(),
+                self.engine.pages.path(),
                 None,
                 format!(
                     "{:?} in table meta is no number",

@@ -17,7 +17,7 @@ const SCAN_STEP_ROWS: usize = 1024;
 /// One state of all tables: everything that was committed before it began, and nothing after.
 ///
 /// It neither waits for a flush nor holds one up. While it lives, the memory of the layers it reads and the pages of the
-/// commit it reads stay in use, so do not keep it for long.
+/// commit it reads stay in use, and so does the file itself, so do not keep it for long.
 pub struct ReadTxn {
     snapshot: Arc<Snapshot>,
     /// The oldest first. Rows behind the snapshot's, in order.
@@ -80,7 +80,7 @@ impl ReadTxn {
             return Ok((row.tombstone == tombstone).then_some(row.record));
         }
         if table == Table::Meta
-            && let Some(own) = self.applied_rows().remove(key)
+            && let Some((_, own)) = self.applied_rows().into_iter().find(|(of, _)| *of == key)
         {
             return Ok(own);
         }
@@ -228,7 +228,7 @@ impl ReadTxn {
     }
 
     /// Returns the rows of table `meta` that belong to the transaction itself and not to a layer.
-    fn applied_rows(&self) -> BTreeMap<&'static [u8], Option<Bytes>> {
+    fn applied_rows(&self) -> [(&'static [u8], Option<Bytes>); 2] {
         [
             (CONSISTENT_INDEX_KEY, self.applied.index),
             (TERM_KEY, self.applied.term),
@@ -237,7 +237,6 @@ impl ReadTxn {
             let value = (number != 0).then(|| Bytes::copy_from_slice(&number.to_be_bytes()));
             (key, value)
         })
-        .into()
     }
 
     /// Returns up to `limit` rows of each source, the oldest source first.

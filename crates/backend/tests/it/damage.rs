@@ -94,7 +94,7 @@ fn a_shorter_file_is_an_error() {
         8192,
     ] {
         disk.poke(path, good[..len].to_vec()).unwrap();
-        let error = open(&disk).err().expect("it is refused");
+        let error = open(&disk).expect_err("it is refused");
         assert!(matches!(error, Error::Corrupt { .. }), "{len}: {error}");
         assert_eq!(disk.peek(path).unwrap().len(), len);
     }

@@ -27,7 +27,7 @@ fn check_refused_untouched(
 ) {
     let before = disk.peek(Path::new(PATH)).unwrap();
     disk.start_trace();
-    let error = open_as(disk, identity).err().expect("it is refused");
+    let error = open_as(disk, identity).expect_err("it is refused");
     assert!(expected(&error), "{error}");
     let wrote = disk.take_trace().into_iter().any(|operation| {
         matches!(

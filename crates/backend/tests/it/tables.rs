@@ -1,9 +1,10 @@
 //! Reading over layers and file, sizes, and the bytes in the tables.
 
-use crate::support::{Model, Random, disk, flush, open, read_all};
+use crate::support::{Model, PATH, Random, disk, flush, open, read_all};
 use bytes::Bytes;
-use quorate_backend::{Backend, Revision, Table};
+use quorate_backend::{Backend, Error, Revision, Table};
 use std::ops::{Bound, ControlFlow};
+use std::path::Path;
 
 fn lease_key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
@@ -345,4 +346,93 @@ fn deleted_revisions_leave_the_cache() {
         .map(|main| backend.value(Revision::new(main, 0)).unwrap().is_some())
         .collect();
     assert_eq!(found, [false, false, true, true]);
+}
+
+#[test]
+fn a_reader_outlives_its_backend() {
+    let disk = disk(1);
+    let backend = open(&disk).unwrap();
+    let mut txn = backend.begin_apply(1, 1);
+    for main in 2..300 {
+        txn.put_revision(
+            Revision::new(main, 0),
+            false,
+            Bytes::from(vec![main.to_le_bytes()[0]; 600]),
+        );
+    }
+    txn.commit(0);
+    flush(&backend);
+    let mut txn = backend.begin_apply(2, 1);
+    txn.put(Table::Auth, b"k", Bytes::from_static(b"pending"));
+    txn.commit(0);
+    let reader = backend.read().unwrap();
+    drop(backend);
+    assert_eq!(read_all(&reader, 10).unwrap().revisions().len(), 298);
+    assert!(reader.get(Table::Auth, b"k").unwrap().is_some());
+    assert!(matches!(open(&disk), Err(Error::Locked { .. })));
+    drop(reader);
+    open(&disk).unwrap();
+}
+
+#[test]
+fn large_records_cross_the_groups_of_pages() {
+    let disk = disk(1);
+    let backend = open(&disk).unwrap();
+    let record = |main: i64| {
+        let len = 1_500_000 + usize::try_from(main).unwrap() * 700_001;
+        Bytes::from(vec![main.to_le_bytes()[0]; len])
+    };
+    for main in 2..10_i64 {
+        let mut txn = backend.begin_apply(main.cast_unsigned(), 1);
+        txn.put_revision(Revision::new(main, 0), false, record(main));
+        txn.commit(0);
+        flush(&backend);
+    }
+    let mut maintenance = backend.maintenance().unwrap();
+    maintenance.delete_revision(Revision::new(9, 0), false);
+    maintenance.delete_revision(Revision::new(4, 0), false);
+    maintenance.commit().unwrap();
+    drop(backend);
+    let backend = open(&disk).unwrap();
+    let mut txn = backend.begin_apply(20, 1);
+    txn.put_revision(Revision::new(20, 0), false, record(3));
+    txn.commit(0);
+    flush(&backend);
+    for main in [2, 3, 5, 6, 7, 8] {
+        let found = backend.value(Revision::new(main, 0)).unwrap();
+        assert!(found == Some(record(main)), "{main}");
+    }
+    assert!(backend.value(Revision::new(20, 0)).unwrap() == Some(record(3)));
+    assert!(backend.sizes().file_bytes > 3 * (4 << 20));
+}
+
+#[test]
+fn the_same_run_writes_the_same_file() {
+    let run = || {
+        let disk = disk(1);
+        let backend = open(&disk).unwrap();
+        for index in 1..60_u64 {
+            let mut txn = backend.begin_apply(index, 1);
+            for sub in 0..7 {
+                let rev = Revision::new(index.cast_signed() + 1, sub);
+                txn.put_revision(rev, sub == 3, Bytes::from(vec![1; 900]));
+            }
+            txn.put(
+                Table::Lease,
+                &lease_key(index % 7),
+                Bytes::from_static(b"x"),
+            );
+            txn.commit(index);
+            if index % 4 == 0 {
+                flush(&backend);
+                let mut maintenance = backend.maintenance().unwrap();
+                maintenance.delete_revision(Revision::new(index.cast_signed(), 0), false);
+                maintenance.commit().unwrap();
+            }
+        }
+        drop(backend);
+        let bytes = disk.peek(Path::new(PATH)).unwrap();
+        (bytes, disk.operations())
+    };
+    assert!(run() == run());
 }

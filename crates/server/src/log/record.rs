@@ -1,0 +1,105 @@
+//! A line in the making.
+
+use std::borrow::Cow;
+use std::panic::Location;
+
+use super::Level;
+use super::caller::Caller;
+use super::encode::Fields;
+
+/// A line in the making: fields stand in the order in which they are added.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub(crate) level: Level,
+    pub(crate) caller: Caller<'static>,
+    pub(crate) message: Cow<'static, str>,
+    fields: Vec<(&'static str, Field)>,
+}
+
+#[derive(Clone, Debug)]
+enum Field {
+    Text(String),
+    Switch(bool),
+    Int(i64),
+    Uint(u64),
+    List(Vec<String>),
+}
+
+impl Record {
+    /// Starts a line; the caller is where this is called.
+    #[track_caller]
+    pub fn new(level: Level, message: impl Into<Cow<'static, str>>) -> Record {
+        let location = Location::caller();
+        let caller = Caller::new(location.file(), location.line());
+        Record {
+            level,
+            caller,
+            message: message.into(),
+            fields: Vec::new(),
+        }
+    }
+
+    /// Adds a text.
+    pub fn text(self, key: &'static str, value: impl Into<String>) -> Record {
+        self.field(key, Field::Text(value.into()))
+    }
+
+    /// Adds a boolean.
+    pub fn switch(self, key: &'static str, value: bool) -> Record {
+        self.field(key, Field::Switch(value))
+    }
+
+    /// Adds a signed number.
+    pub fn int(self, key: &'static str, value: i64) -> Record {
+        self.field(key, Field::Int(value))
+    }
+
+    /// Adds an unsigned number.
+    pub fn uint(self, key: &'static str, value: u64) -> Record {
+        self.field(key, Field::Uint(value))
+    }
+
+    /// Adds a list of texts.
+    pub fn list(
+        self,
+        key: &'static str,
+        values: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Record {
+        self.field(
+            key,
+            Field::List(values.into_iter().map(Into::into).collect()),
+        )
+    }
+
+    /// Adds the text of an error under the key that tools look at.
+    pub fn error(self, error: &dyn std::error::Error) -> Record {
+        self.text("error", error.to_string())
+    }
+
+    /// Returns the message.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns the level.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    fn field(mut self, key: &'static str, value: Field) -> Record {
+        self.fields.push((key, value));
+        self
+    }
+
+    pub(crate) fn write_fields(&self, out: &mut Fields) {
+        for (key, field) in &self.fields {
+            match field {
+                Field::Text(text) => out.text(key, text),
+                Field::Switch(state) => out.plain(key, state),
+                Field::Int(number) => out.plain(key, number),
+                Field::Uint(number) => out.plain(key, number),
+                Field::List(values) => out.list(key, values),
+            }
+        }
+    }
+}

@@ -90,16 +90,10 @@ impl EventLog {
         let mut forgotten = Vec::new();
         {
             let mut held = self.held.lock();
-            let mut next = self.last_revision() + 1;
-            for revision in revisions {
-                assert!(
-                    revision.main == next,
-                    "revision {} follows {}",
-                    revision.main,
-                    next - 1
-                );
-                assert!(!revision.events.is_empty(), "revision {next} has no events");
-                next += 1;
+            for (next, revision) in (self.last_revision() + 1..).zip(revisions) {
+                let main = revision.main;
+                assert!(main == next, "revision {main} follows {}", next - 1);
+                assert!(!revision.events.is_empty(), "revision {main} has no events");
                 let bytes = bytes_of(&revision);
                 held.bytes += bytes;
                 held.revisions.push_back(Entry { bytes, revision });

@@ -13,7 +13,7 @@ use super::progress::Round;
 use super::slab::Slab;
 use super::stream::Streams;
 use super::watcher::{State, Watcher};
-use crate::{Error, KeyRange};
+use crate::{Error, KeyRange, Reader};
 
 /// The watchers of one thread's streams: requests go in, responses come out, and the hub's cursors do the rest.
 ///
@@ -26,7 +26,7 @@ use crate::{Error, KeyRange};
 /// log or the store when it has drained. Answers to requests are queued always: the owner takes no further requests
 /// from a client while [`has_room`](WatchHub::has_room) is false.
 #[derive(Debug)]
-pub struct WatchHub<H> {
+pub struct WatchHub<H = Reader> {
     pub(super) source: H,
     pub(super) options: WatchOptions,
     /// Synced watchers were sent every event up to this revision.

@@ -291,7 +291,7 @@ mod tests {
             for step in 0..400u32 {
                 let drawn = split_mix(&mut random).to_le_bytes();
                 let start = vec![drawn[0] % 40];
-                let end = (drawn[1] % 8 != 0).then(|| vec![start[0] + 1 + drawn[2] % 10]);
+                let end = (drawn[1] & 7 > 0).then(|| vec![start[0] + 1 + drawn[2] % 10]);
                 let bounds = (start, end);
                 match model.remove(&bounds) {
                     Some(value) => {

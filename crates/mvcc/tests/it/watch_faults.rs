@@ -13,11 +13,20 @@ fn hub(store: &TestStore) -> WatchHub<TestStore> {
 }
 
 fn create(key: &'static str, start_revision: i64) -> WatchCreate {
-    WatchCreate { key: key.into(), start_revision, ..WatchCreate::default() }
+    WatchCreate {
+        key: key.into(),
+        start_revision,
+        ..WatchCreate::default()
+    }
 }
 
 fn all_keys(start_revision: i64) -> WatchCreate {
-    WatchCreate { range_end: "\0".into(), start_revision, prev_kv: true, ..WatchCreate::default() }
+    WatchCreate {
+        range_end: "\0".into(),
+        start_revision,
+        prev_kv: true,
+        ..WatchCreate::default()
+    }
 }
 
 /// Lets everything through that a stream has coming.
@@ -34,8 +43,13 @@ fn drain(hub: &mut WatchHub<TestStore>, stream: StreamId) -> Vec<WatchResponse> 
 }
 
 fn revisions(responses: &[WatchResponse], watch_id: i64) -> Vec<i64> {
-    let of_watcher = responses.iter().filter(|response| response.watch_id == watch_id);
-    of_watcher.flat_map(decode).map(|event| event.kv.unwrap().mod_revision).collect()
+    let of_watcher = responses
+        .iter()
+        .filter(|response| response.watch_id == watch_id);
+    of_watcher
+        .flat_map(decode)
+        .map(|event| event.kv.unwrap().mod_revision)
+        .collect()
 }
 
 #[test]
@@ -71,7 +85,10 @@ fn a_restored_snapshot_sends_no_old_events_to_a_future_watcher_20221() {
     restored.put("a", "6");
     let responses = drain(&mut hub, stream);
     assert_eq!(revisions(&responses, 0), [5, 6]);
-    assert_eq!((revisions(&responses, 1), revisions(&responses, 2)), (vec![], vec![]));
+    assert_eq!(
+        (revisions(&responses, 1), revisions(&responses, 2)),
+        (vec![], vec![])
+    );
     // And again, beyond its start.
     let restored = restored.snapshot(vec![further(), further()], LOG_BYTES);
     hub.restored(restored);
@@ -81,7 +98,10 @@ fn a_restored_snapshot_sends_no_old_events_to_a_future_watcher_20221() {
 #[test]
 fn watchers_survive_a_restored_snapshot_whatever_their_state_8411() {
     let store = TestStore::new(0);
-    let options = WatchOptions { outbox_bytes_per_watcher: 300, ..WatchOptions::default() };
+    let options = WatchOptions {
+        outbox_bytes_per_watcher: 300,
+        ..WatchOptions::default()
+    };
     let mut hub = WatchHub::new(store.clone(), options);
     let (stuck, stream) = (hub.open_stream(0), hub.open_stream(0));
     hub.create(stuck, create("a", 0));
@@ -99,7 +119,10 @@ fn watchers_survive_a_restored_snapshot_whatever_their_state_8411() {
     let all: Vec<i64> = (2..=13).collect();
     let (more, more_stuck) = (drain(&mut hub, stream), drain(&mut hub, stuck));
     assert_eq!([revisions(&told, 0), revisions(&more, 0)].concat(), all);
-    assert_eq!([revisions(&told_stuck, 0), revisions(&more_stuck, 0)].concat(), all);
+    assert_eq!(
+        [revisions(&told_stuck, 0), revisions(&more_stuck, 0)].concat(),
+        all
+    );
     assert_eq!(revisions(&more, 1), all);
     assert_eq!(hub.stats().slow_watchers, 0);
 }
@@ -122,11 +145,15 @@ fn requested_progress_does_not_overtake_queued_events_15220() {
             hub.advance().unwrap();
         }
         if round % 3 > 1 {
-            hub.take(stream, 1).iter().for_each(|response| client.receive(&store, response));
+            hub.take(stream, 1)
+                .iter()
+                .for_each(|response| client.receive(&store, response));
         }
         hub.request_progress(stream);
     }
-    drain(&mut hub, stream).iter().for_each(|response| client.receive(&store, response));
+    drain(&mut hub, stream)
+        .iter()
+        .for_each(|response| client.receive(&store, response));
     assert_eq!(client.progress.len(), 30);
     client.check_complete(&store);
 }
@@ -134,7 +161,10 @@ fn requested_progress_does_not_overtake_queued_events_15220() {
 #[test]
 fn progress_is_not_requested_in_vain_while_a_watcher_is_blocked_15220() {
     let store = TestStore::new(LOG_BYTES);
-    let options = WatchOptions { outbox_bytes_per_watcher: 1000, ..WatchOptions::default() };
+    let options = WatchOptions {
+        outbox_bytes_per_watcher: 1000,
+        ..WatchOptions::default()
+    };
     let mut hub = WatchHub::new(store.clone(), options);
     let stream = hub.open_stream(0);
     hub.create(stream, create("a", 0));
@@ -154,9 +184,17 @@ fn progress_is_not_requested_in_vain_while_a_watcher_is_blocked_15220() {
         seen = seen.max(response.revision);
     }
     let rest = drain(&mut hub, stream);
-    assert_eq!([revisions(&told, 0), revisions(&rest, 0)].concat(), (2..=21).collect::<Vec<_>>());
+    assert_eq!(
+        [revisions(&told, 0), revisions(&rest, 0)].concat(),
+        (2..=21).collect::<Vec<_>>()
+    );
     hub.request_progress(stream);
-    assert_eq!(hub.take(stream, usize::MAX).last().map(|response| response.revision), Some(21));
+    assert_eq!(
+        hub.take(stream, usize::MAX)
+            .last()
+            .map(|response| response.revision),
+        Some(21)
+    );
 }
 
 #[test]
@@ -164,7 +202,11 @@ fn a_starving_watcher_that_compaction_passes_is_cancelled_17529() {
     let store = TestStore::new(0);
     let mut hub = WatchHub::new(
         store.clone(),
-        WatchOptions { outbox_bytes_per_watcher: 0, stretches_kept: 0, ..WatchOptions::default() },
+        WatchOptions {
+            outbox_bytes_per_watcher: 0,
+            stretches_kept: 0,
+            ..WatchOptions::default()
+        },
     );
     let stream = hub.open_stream(0);
     for _ in 0..20 {
@@ -179,12 +221,20 @@ fn a_starving_watcher_that_compaction_passes_is_cancelled_17529() {
     store.scrub();
     let responses = drain(&mut hub, stream);
     for watch_id in [0, 1] {
-        let of_watcher: Vec<&WatchResponse> =
-            responses.iter().filter(|response| response.watch_id == watch_id).collect();
+        let of_watcher: Vec<&WatchResponse> = responses
+            .iter()
+            .filter(|response| response.watch_id == watch_id)
+            .collect();
         let last = of_watcher.last().unwrap();
-        assert!(last.canceled && last.compact_revision == 30 && last.revision == 0, "{last:?}");
+        assert!(
+            last.canceled && last.compact_revision == 30 && last.revision == 0,
+            "{last:?}"
+        );
         let seen = revisions(&responses, watch_id);
-        assert!(seen.windows(2).all(|pair| pair[0] + 2 == pair[1]), "{seen:?} has a gap");
+        assert!(
+            seen.windows(2).all(|pair| pair[0] + 2 == pair[1]),
+            "{seen:?} has a gap"
+        );
     }
 }
 
@@ -228,14 +278,21 @@ fn deletions_are_told_once_from_wherever_they_are_read_17247() {
         for round in 0..30 {
             client.asked.push_back(all_keys(round % 5));
             hub.create(stream, all_keys(round % 5));
-            store.commit(vec![Write::Put("a".into(), "1".into()), Write::Put("b".into(), "1".into())]);
+            store.commit(vec![
+                Write::Put("a".into(), "1".into()),
+                Write::Put("b".into(), "1".into()),
+            ]);
             store.commit(vec![Write::Delete("a".into()), Write::Delete("b".into())]);
             store.commit(vec![Write::Delete("a".into())]);
             if round % 2 == 0 {
-                drain(&mut hub, stream).iter().for_each(|response| client.receive(&store, response));
+                drain(&mut hub, stream)
+                    .iter()
+                    .for_each(|response| client.receive(&store, response));
             }
         }
-        drain(&mut hub, stream).iter().for_each(|response| client.receive(&store, response));
+        drain(&mut hub, stream)
+            .iter()
+            .for_each(|response| client.receive(&store, response));
         client.check_complete(&store);
     }
 }
@@ -262,7 +319,11 @@ fn ten_thousand_watchers_that_do_not_read_cost_little_and_lose_nothing() {
     }
     let stats = hub.stats();
     assert_eq!(stats.slow_watchers, SLOW);
-    assert!(stats.pending_bytes <= SLOW * (64 << 10), "{} bytes queued", stats.pending_bytes);
+    assert!(
+        stats.pending_bytes <= SLOW * (64 << 10),
+        "{} bytes queued",
+        stats.pending_bytes
+    );
     let all: Vec<i64> = (2..=201).collect();
     assert_eq!(seen, all);
     for &stream in slow.iter().step_by(997) {
@@ -278,8 +339,18 @@ fn a_hundred_thousand_watchers_of_one_stream_are_told_in_bounded_pieces() {
     let stream = hub.open_stream(0);
     for number in 0..WATCHERS {
         // Half of them watch one key, the other half a key of their own.
-        let key = if number % 2 == 0 { "a".to_owned() } else { format!("b{number}") };
-        hub.create(stream, WatchCreate { key: key.into(), ..WatchCreate::default() });
+        let key = if number % 2 == 0 {
+            "a".to_owned()
+        } else {
+            format!("b{number}")
+        };
+        hub.create(
+            stream,
+            WatchCreate {
+                key: key.into(),
+                ..WatchCreate::default()
+            },
+        );
     }
     assert_eq!(drain(&mut hub, stream).len(), WATCHERS);
     store.put("a", "1");
@@ -291,20 +362,31 @@ fn a_hundred_thousand_watchers_of_one_stream_are_told_in_bounded_pieces() {
         let has_more = hub.advance().unwrap();
         most = most.max(hub.stats().pending_bytes);
         let responses = hub.take(stream, 64 << 10);
-        assert!(responses.len() < 1000, "{} responses at once", responses.len());
+        assert!(
+            responses.len() < 1000,
+            "{} responses at once",
+            responses.len()
+        );
         if responses.is_empty() && !has_more {
             break;
         }
         for response in &responses {
             for event in decode(response) {
                 let revision = event.kv.unwrap().mod_revision;
-                assert!(twice.insert((response.watch_id, revision)), "{revision} twice for {}", response.watch_id);
+                assert!(
+                    twice.insert((response.watch_id, revision)),
+                    "{revision} twice for {}",
+                    response.watch_id
+                );
                 told += 1;
             }
         }
     }
     assert_eq!(told, WATCHERS + 1);
-    assert!(most <= WatchOptions::default().outbox_bytes_max, "{most} bytes queued");
+    assert!(
+        most <= WatchOptions::default().outbox_bytes_max,
+        "{most} bytes queued"
+    );
     hub.close_stream(stream);
     let mut steps = 0;
     while hub.advance().unwrap() {
@@ -324,21 +406,40 @@ fn watchers_of_one_stretch_of_history_share_its_reading() {
     }
     let streams: Vec<StreamId> = (0..50).map(|_| hub.open_stream(0)).collect();
     for (&stream, start) in streams.iter().zip(2..) {
-        hub.create(stream, WatchCreate { prev_kv: true, ..create("a", start) });
+        hub.create(
+            stream,
+            WatchCreate {
+                prev_kv: true,
+                ..create("a", start)
+            },
+        );
     }
     while hub.advance().unwrap() {}
     for (&stream, start) in streams.iter().zip(2..) {
-        let want: Vec<i64> = (start..=1001).filter(|revision| revision % 2 == 0).collect();
+        let want: Vec<i64> = (start..=1001)
+            .filter(|revision| revision % 2 == 0)
+            .collect();
         assert_eq!(revisions(&drain(&mut hub, stream), 0), want);
     }
-    assert!(store.rows_read() <= 1100, "{} rows read for 1000", store.rows_read());
-    assert!(store.value_reads() <= 1000, "{} previous pairs read for 499", store.value_reads());
+    assert!(
+        store.rows_read() <= 1100,
+        "{} rows read for 1000",
+        store.rows_read()
+    );
+    assert!(
+        store.value_reads() <= 1000,
+        "{} previous pairs read for 499",
+        store.value_reads()
+    );
 }
 
 #[test]
 fn a_watcher_far_behind_does_not_hold_up_one_close_by() {
     let store = TestStore::new(0);
-    let options = WatchOptions { stretch_rows: 10, ..WatchOptions::default() };
+    let options = WatchOptions {
+        stretch_rows: 10,
+        ..WatchOptions::default()
+    };
     let mut hub = WatchHub::new(store.clone(), options);
     for _ in 0..5000 {
         store.put("a", "x");
@@ -364,7 +465,10 @@ fn a_failed_read_loses_nothing_and_is_tried_again() {
         let stream = hub.open_stream(0);
         let mut client = Client::default();
         for start_revision in [0, 2] {
-            let request = WatchCreate { prev_kv: true, ..create("a", start_revision) };
+            let request = WatchCreate {
+                prev_kv: true,
+                ..create("a", start_revision)
+            };
             client.asked.push_back(request.clone());
             hub.create(stream, request);
         }
@@ -376,9 +480,13 @@ fn a_failed_read_loses_nothing_and_is_tried_again() {
         for _ in 0..3 {
             hub.advance().unwrap_err();
         }
-        hub.take(stream, usize::MAX).iter().for_each(|response| client.receive(&store, response));
+        hub.take(stream, usize::MAX)
+            .iter()
+            .for_each(|response| client.receive(&store, response));
         store.fail_reads(false);
-        drain(&mut hub, stream).iter().for_each(|response| client.receive(&store, response));
+        drain(&mut hub, stream)
+            .iter()
+            .for_each(|response| client.receive(&store, response));
         client.check_complete(&store);
     }
 }
@@ -386,13 +494,25 @@ fn a_failed_read_loses_nothing_and_is_tried_again() {
 #[test]
 fn a_round_of_progress_ends_with_its_stream() {
     let store = TestStore::new(LOG_BYTES);
-    let options = WatchOptions { watchers_per_step: 1, ..WatchOptions::default() };
+    let options = WatchOptions {
+        watchers_per_step: 1,
+        ..WatchOptions::default()
+    };
     let mut hub = WatchHub::new(store, options);
     let stream = hub.open_stream(0);
     for _ in 0..5 {
-        hub.create(stream, WatchCreate { progress_notify: true, ..create("a", 0) });
+        hub.create(
+            stream,
+            WatchCreate {
+                progress_notify: true,
+                ..create("a", 0)
+            },
+        );
     }
-    assert!(hub.next_tick_ms().is_some_and(|due| (600_000..660_000).contains(&due)));
+    assert!(
+        hub.next_tick_ms()
+            .is_some_and(|due| (600_000..660_000).contains(&due))
+    );
     hub.tick(700_000);
     hub.advance().unwrap();
     hub.close_stream(stream);

@@ -64,7 +64,16 @@ impl Life {
         };
         let store = TestStore::new(log_bytes_max);
         let hub = WatchHub::new(store.clone(), options);
-        Life { random, store, hub, streams: Vec::new(), now_ms: 0, log_bytes_max, rounds: 0, compacted: 0 }
+        Life {
+            random,
+            store,
+            hub,
+            streams: Vec::new(),
+            now_ms: 0,
+            log_bytes_max,
+            rounds: 0,
+            compacted: 0,
+        }
     }
 
     fn writes(&mut self) -> Vec<Write> {
@@ -73,7 +82,11 @@ impl Life {
             if self.random.one_in(4) {
                 let value = vec![b'v'; self.random.below(60)];
                 let key = Bytes::from_static(key.as_bytes());
-                writes.push(if self.random.one_in(3) { Write::Delete(key) } else { Write::Put(key, value.into()) });
+                writes.push(if self.random.one_in(3) {
+                    Write::Delete(key)
+                } else {
+                    Write::Put(key, value.into())
+                });
             }
         }
         writes
@@ -88,14 +101,22 @@ impl Life {
             _ => 1 + i64::try_from(self.random.below(usize::try_from(current).unwrap())).unwrap(),
         };
         WatchCreate {
-            key: if self.random.one_in(10) { Bytes::new() } else { self.random.pick(&KEYS).as_bytes().into() },
+            key: if self.random.one_in(10) {
+                Bytes::new()
+            } else {
+                self.random.pick(&KEYS).as_bytes().into()
+            },
             range_end: self.random.pick(&ENDS).as_bytes().into(),
             start_revision,
             progress_notify: self.random.one_in(3),
             no_put: self.random.one_in(6),
             no_delete: self.random.one_in(6),
             prev_kv: self.random.one_in(2),
-            watch_id: if self.random.one_in(4) { i64::try_from(self.random.below(5)).unwrap() - 1 } else { 0 },
+            watch_id: if self.random.one_in(4) {
+                i64::try_from(self.random.below(5)).unwrap() - 1
+            } else {
+                0
+            },
             fragment: self.random.one_in(2),
         }
     }
@@ -117,7 +138,10 @@ impl Life {
                 self.hub.create(self.streams[stream].0, request);
             }
             14 if !self.streams.is_empty() => {
-                self.hub.cancel(self.streams[stream].0, i64::try_from(self.random.below(6)).unwrap() - 1);
+                self.hub.cancel(
+                    self.streams[stream].0,
+                    i64::try_from(self.random.below(6)).unwrap() - 1,
+                );
             }
             15 if !self.streams.is_empty() => self.hub.request_progress(self.streams[stream].0),
             16 => {
@@ -139,7 +163,8 @@ impl Life {
     fn compact(&mut self) {
         let (low, current) = (self.store.compacted().max(0), self.store.revision());
         if low < current {
-            let above = i64::try_from(self.random.below(usize::try_from(current - low).unwrap())).unwrap();
+            let above =
+                i64::try_from(self.random.below(usize::try_from(current - low).unwrap())).unwrap();
             if self.random.one_in(4) {
                 self.store.compact_in_next_read(low + 1 + above);
                 self.hub.advance().unwrap();
@@ -156,7 +181,8 @@ impl Life {
 
     fn open_or_close(&mut self, stream: usize) {
         if self.streams.len() < 3 {
-            self.streams.push((self.hub.open_stream(self.now_ms), Client::default()));
+            self.streams
+                .push((self.hub.open_stream(self.now_ms), Client::default()));
         } else if self.random.one_in(5) {
             let (id, _) = self.streams.swap_remove(stream);
             self.hub.close_stream(id);
@@ -191,12 +217,29 @@ impl Life {
         for (id, client) in &mut self.streams {
             assert!(self.hub.take(*id, usize::MAX).is_empty());
             client.check_complete(&self.store);
-            self.compacted += client.watchers.values().filter(|seen| seen.compacted).count();
+            self.compacted += client
+                .watchers
+                .values()
+                .filter(|seen| seen.compacted)
+                .count();
         }
         let stats = self.hub.stats();
-        assert_eq!((stats.pending_events, stats.pending_bytes, stats.slow_watchers), (0, 0, 0));
+        assert_eq!(
+            (
+                stats.pending_events,
+                stats.pending_bytes,
+                stats.slow_watchers
+            ),
+            (0, 0, 0)
+        );
         assert_eq!(stats.streams, self.streams.len());
-        assert_eq!(stats.watchers, self.streams.iter().map(|(_, client)| client.watchers.len()).sum::<usize>());
+        assert_eq!(
+            stats.watchers,
+            self.streams
+                .iter()
+                .map(|(_, client)| client.watchers.len())
+                .sum::<usize>()
+        );
         self.rounds += 1;
     }
 }
@@ -219,7 +262,10 @@ fn random_lives_lose_repeat_and_reorder_nothing() {
         rounds += lived.0;
         compacted += lived.1;
     }
-    assert!(rounds > 1500 && compacted > 300, "{rounds} settled states, {compacted} compacted watchers");
+    assert!(
+        rounds > 1500 && compacted > 300,
+        "{rounds} settled states, {compacted} compacted watchers"
+    );
 }
 
 #[test]

@@ -23,9 +23,16 @@ const LOG_BYTES: usize = 1 << 20;
 
 impl Script {
     fn new(options: &str) -> Script {
-        let mut limits = WatchOptions { progress_interval_ms: 1000, seed: 1, ..WatchOptions::default() };
+        let mut limits = WatchOptions {
+            progress_interval_ms: 1000,
+            seed: 1,
+            ..WatchOptions::default()
+        };
         let mut log_bytes = LOG_BYTES;
-        for (name, value) in options.split_whitespace().filter_map(|word| word.split_once('=')) {
+        for (name, value) in options
+            .split_whitespace()
+            .filter_map(|word| word.split_once('='))
+        {
             let value: usize = value.parse().unwrap();
             match name {
                 "log" => log_bytes = value,
@@ -37,7 +44,12 @@ impl Script {
             }
         }
         let store = TestStore::new(log_bytes);
-        Script { hub: WatchHub::new(store.clone(), limits), store, streams: BTreeMap::new(), now_ms: 0 }
+        Script {
+            hub: WatchHub::new(store.clone(), limits),
+            store,
+            streams: BTreeMap::new(),
+            now_ms: 0,
+        }
     }
 
     fn run(&mut self, line: &str) -> String {
@@ -49,85 +61,110 @@ impl Script {
             }
             ["compact", revision] => self.store.compact(revision.parse().unwrap()),
             ["scrub"] => self.store.scrub(),
-            ["create", stream, ref options @ ..] => self.hub_create(stream, options),
-            ["refuse", stream, ..] => {
-                let id = self.stream(stream);
-                let reason = line.split_once(stream).unwrap().1.trim();
-                self.hub.refuse(id, reason.to_owned());
-            }
-            ["cancel", stream, id] => self.hub.cancel(self.streams[stream], id.parse().unwrap()),
-            ["progress", stream] => {
-                let id = self.stream(stream);
-                self.hub.request_progress(id);
+            ["restore", ..] => {
+                let revisions = line["restore".len()..]
+                    .split(';')
+                    .filter(|writes| !writes.trim().is_empty());
+                let further = revisions
+                    .map(|writes| writes.split(',').map(parse_write).collect())
+                    .collect();
+                self.store = self.store.snapshot(further, LOG_BYTES);
+                self.hub.restored(self.store.clone());
             }
             ["tick", ms] => {
                 self.now_ms += ms.parse::<u64>().unwrap();
                 self.hub.tick(self.now_ms);
             }
             ["advance"] => while self.hub.advance().unwrap() {},
-            ["close", stream] => self.hub.close_stream(self.streams.remove(stream).unwrap()),
-            ["restore", ..] => {
-                let revisions = line["restore".len()..].split(';').filter(|writes| !writes.trim().is_empty());
-                let further = revisions.map(|writes| writes.split(',').map(parse_write).collect()).collect();
-                self.store = self.store.snapshot(further, LOG_BYTES);
-                self.hub.restored(self.store.clone());
-            }
             ["ready"] => {
                 let ready = self.hub.take_ready();
-                let names = self.streams.iter().filter(|(_, id)| ready.contains(id)).map(|(name, _)| &name[..]);
-                let names: Vec<&str> = names.collect();
-                return if names.is_empty() { "none\n".to_owned() } else { format!("{}\n", names.join(" ")) };
+                let is_ready = |(_, id): &(&String, &StreamId)| ready.contains(id);
+                let names: Vec<&str> = self
+                    .streams
+                    .iter()
+                    .filter(is_ready)
+                    .map(|(name, _)| &name[..])
+                    .collect();
+                return format!(
+                    "{}\n",
+                    if names.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        names.join(" ")
+                    }
+                );
             }
             ["stats"] => return format!("{:?}\n", self.hub.stats()),
-            ["recv", stream] => {
-                let id = self.streams[stream];
-                return self.hub.take(id, usize::MAX).iter().map(show).collect();
-            }
-            ["recv", stream, bytes] => {
-                let id = self.streams[stream];
-                return self.hub.take(id, bytes.parse().unwrap()).iter().map(show).collect();
-            }
+            ["recv", stream] => return self.receive(stream, usize::MAX),
+            ["recv", stream, bytes] => return self.receive(stream, bytes.parse().unwrap()),
             // What reaches a client when its connection keeps up.
             ["all", stream] => {
-                let id = self.streams[stream];
                 let mut out = String::new();
                 loop {
                     let has_more = self.hub.advance().unwrap();
-                    let responses = self.hub.take(id, usize::MAX);
-                    out.extend(responses.iter().map(show));
+                    let responses = self.receive(stream, usize::MAX);
                     if !has_more && responses.is_empty() {
                         return out;
                     }
+                    out += &responses;
                 }
             }
-            _ => panic!("unknown command {line}"),
+            _ => self.request(line, &words),
         }
         String::new()
     }
 
-    fn stream(&mut self, name: &str) -> StreamId {
-        *self.streams.entry(name.to_owned()).or_insert_with(|| self.hub.open_stream(self.now_ms))
+    fn request(&mut self, line: &str, words: &[&str]) {
+        let stream = self.stream(words[1]);
+        match *words {
+            ["create", _, ref options @ ..] => self.hub.create(stream, parse_create(options)),
+            ["refuse", name, ..] => {
+                let (_, reason) = line.split_once(name).unwrap();
+                self.hub.refuse(stream, reason.trim().to_owned());
+            }
+            ["cancel", _, id] => self.hub.cancel(stream, id.parse().unwrap()),
+            ["progress", _] => self.hub.request_progress(stream),
+            ["close", name] => {
+                self.streams.remove(name);
+                self.hub.close_stream(stream);
+            }
+            _ => panic!("unknown command {line}"),
+        }
     }
 
-    fn hub_create(&mut self, stream: &str, options: &[&str]) {
-        let mut request = WatchCreate::default();
-        for option in options {
-            match option.split_once('=').unwrap_or((option, "")) {
-                ("key", key) => request.key = unescape(key).into(),
-                ("end", end) => request.range_end = unescape(end).into(),
-                ("start", revision) => request.start_revision = revision.parse().unwrap(),
-                ("id", id) => request.watch_id = id.parse().unwrap(),
-                ("prev", _) => request.prev_kv = true,
-                ("noput", _) => request.no_put = true,
-                ("nodelete", _) => request.no_delete = true,
-                ("notify", _) => request.progress_notify = true,
-                ("fragment", _) => request.fragment = true,
-                _ => panic!("unknown option {option}"),
-            }
-        }
-        let id = self.stream(stream);
-        self.hub.create(id, request);
+    fn receive(&mut self, stream: &str, bytes_max: usize) -> String {
+        self.hub
+            .take(self.streams[stream], bytes_max)
+            .iter()
+            .map(show)
+            .collect()
     }
+
+    fn stream(&mut self, name: &str) -> StreamId {
+        *self
+            .streams
+            .entry(name.to_owned())
+            .or_insert_with(|| self.hub.open_stream(self.now_ms))
+    }
+}
+
+fn parse_create(options: &[&str]) -> WatchCreate {
+    let mut request = WatchCreate::default();
+    for option in options {
+        match option.split_once('=').unwrap_or((option, "")) {
+            ("key", key) => request.key = unescape(key).into(),
+            ("end", end) => request.range_end = unescape(end).into(),
+            ("start", revision) => request.start_revision = revision.parse().unwrap(),
+            ("id", id) => request.watch_id = id.parse().unwrap(),
+            ("prev", _) => request.prev_kv = true,
+            ("noput", _) => request.no_put = true,
+            ("nodelete", _) => request.no_delete = true,
+            ("notify", _) => request.progress_notify = true,
+            ("fragment", _) => request.fragment = true,
+            _ => panic!("unknown option {option}"),
+        }
+    }
+    request
 }
 
 fn unescape(text: &str) -> String {
@@ -141,9 +178,11 @@ fn parse_write(text: &str) -> Write {
         Some(key) => Write::Delete(unescape(key).into()),
         None => {
             let (key, value) = text.split_once('=').unwrap();
-            let value = value.split_once('*').map_or(value.to_owned(), |(value, times)| {
-                value.repeat(times.parse().unwrap())
-            });
+            let value = value
+                .split_once('*')
+                .map_or(value.to_owned(), |(value, times)| {
+                    value.repeat(times.parse().unwrap())
+                });
             Write::Put(unescape(key).into(), value.into())
         }
     }
@@ -151,7 +190,11 @@ fn parse_write(text: &str) -> Write {
 
 fn show(response: &WatchResponse) -> String {
     let mut out = format!("{} @{}", response.watch_id, response.revision);
-    let flags = [("created", response.created), ("canceled", response.canceled), ("fragment", response.fragment)];
+    let flags = [
+        ("created", response.created),
+        ("canceled", response.canceled),
+        ("fragment", response.fragment),
+    ];
     for (name, _) in flags.iter().filter(|(_, is_set)| *is_set) {
         write!(out, " {name}").unwrap();
     }
@@ -161,7 +204,13 @@ fn show(response: &WatchResponse) -> String {
     if !response.cancel_reason.is_empty() {
         write!(out, " {:?}", response.cancel_reason).unwrap();
     }
-    if *response == (WatchResponse { watch_id: response.watch_id, revision: response.revision, ..Default::default() }) {
+    if *response
+        == (WatchResponse {
+            watch_id: response.watch_id,
+            revision: response.revision,
+            ..Default::default()
+        })
+    {
         out.push_str(" progress");
     }
     for event in decode(response) {
@@ -176,7 +225,11 @@ fn show_event(event: &Event) -> String {
     let mut out = match event.r#type() {
         EventType::Put => format!("put {}", show_pair(kv)),
         EventType::Delete => {
-            let bare = KeyValue { key: kv.key.clone(), mod_revision: kv.mod_revision, ..Default::default() };
+            let bare = KeyValue {
+                key: kv.key.clone(),
+                mod_revision: kv.mod_revision,
+                ..Default::default()
+            };
             assert_eq!(*kv, bare, "a deletion has only key and revision");
             format!("del {} {}", kv.key.escape_ascii(), kv.mod_revision)
         }
@@ -188,15 +241,31 @@ fn show_event(event: &Event) -> String {
 }
 
 fn show_pair(kv: &KeyValue) -> String {
-    let value = if kv.value.len() > 8 { format!("({} bytes)", kv.value.len()) } else { kv.value.escape_ascii().to_string() };
-    format!("{}={value} {}/{}/{}", kv.key.escape_ascii(), kv.create_revision, kv.mod_revision, kv.version)
+    let value = if kv.value.len() > 8 {
+        format!("({} bytes)", kv.value.len())
+    } else {
+        kv.value.escape_ascii().to_string()
+    };
+    format!(
+        "{}={value} {}/{}/{}",
+        kv.key.escape_ascii(),
+        kv.create_revision,
+        kv.mod_revision,
+        kv.version
+    )
 }
 
 /// Runs a script, whose first line may hold options, and compares what it prints.
 fn check(name: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/watch_scripts").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/watch_scripts")
+        .join(name);
     let text = std::fs::read_to_string(&path).unwrap();
-    let options = text.lines().next().and_then(|line| line.strip_prefix("# options:")).unwrap_or("");
+    let options = text
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("# options:"))
+        .unwrap_or("");
     let mut script = Script::new(options);
     let mut got = String::new();
     for block in text.trim_end().split("\n\n") {
@@ -210,7 +279,10 @@ fn check(name: &str) {
     }
     let got = format!("{}\n", got.trim_end());
     if std::env::var_os("REWRITE_SCRIPTS").is_some() {
-        std::fs::File::create(path).unwrap().write_all(got.as_bytes()).unwrap();
+        std::fs::File::create(path)
+            .unwrap()
+            .write_all(got.as_bytes())
+            .unwrap();
     } else {
         assert_eq!(got, text, "{name} says otherwise");
     }

@@ -1,3 +1,4 @@
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -209,37 +210,43 @@ impl CompactionJob {
             unreachable!("called in this state only");
         };
         let options = &self.shared.options;
-        let txn: ReadTxn = self.shared.backend.read()?;
+        let (mut rows_left, mut bytes_left) =
+            (options.compaction_batch_rows, options.scan_batch_bytes);
+        let (mut last, mut gone) = (None, Vec::new());
+        let visitor = |revision: Revision, tombstone: bool, record: &[u8]| {
+            last = Some(revision);
+            if self.keeps_hash {
+                hasher.add(revision, tombstone, record);
+            }
+            if !kept.contains(revision) {
+                gone.push((revision, tombstone));
+            }
+            rows_left = rows_left.saturating_sub(1);
+            bytes_left = bytes_left.saturating_sub(record.len());
+            if rows_left == 0 || bytes_left == 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
         let to = Revision {
             main: self.revision.saturating_add(1),
             sub: 0,
         };
-        let rows = txn.revisions(
-            *from,
-            to,
-            options.compaction_batch_rows,
-            options.scan_batch_bytes,
-        )?;
-        drop(txn);
-        let Some(last) = rows.last() else {
+        self.shared
+            .backend
+            .read()?
+            .visit_revisions(*from, to, visitor)?;
+        let Some(last) = last else {
             self.state = State::Finishing {
                 hash: hasher.finish(),
             };
             return Ok(());
         };
         *from = Revision {
-            main: last.rev.main,
-            sub: last.rev.sub + 1,
+            main: last.main,
+            sub: last.sub.saturating_add(1),
         };
-        let mut gone = Vec::new();
-        for row in &rows {
-            if self.keeps_hash {
-                hasher.add(row);
-            }
-            if !kept.contains(row.rev) {
-                gone.push((row.rev, row.tombstone));
-            }
-        }
         if gone.is_empty() {
             return Ok(());
         }

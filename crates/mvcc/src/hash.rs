@@ -1,7 +1,7 @@
 use std::ops::{Bound, ControlFlow};
 
 use parking_lot::Mutex;
-use quorate_backend::{ReadTxn, Revision, RevisionRow, Table};
+use quorate_backend::{ReadTxn, Revision, Table};
 
 use crate::horizon::Pin;
 use crate::index::KeyParts;
@@ -132,16 +132,15 @@ impl KvHasher {
         }
     }
 
-    pub(crate) fn add(&mut self, row: &RevisionRow) {
-        let old = row.rev.main <= self.compact;
-        if old && !self.kept.is_empty() && !self.kept.contains(row.rev) {
+    pub(crate) fn add(&mut self, revision: Revision, tombstone: bool, record: &[u8]) {
+        let old = revision.main <= self.compact;
+        if old && !self.kept.is_empty() && !self.kept.contains(revision) {
             return;
         }
-        if row.rev.main == self.compact && row.tombstone {
+        if revision.main == self.compact && tombstone {
             return;
         }
-        self.crc = crc32c::crc32c_append(self.crc, row.rev.table_key(row.tombstone).as_bytes());
-        self.crc = crc32c::crc32c_append(self.crc, &row.record);
+        self.crc = add_row(self.crc, revision, tombstone, record);
     }
 
     pub(crate) fn finish(&self) -> u32 {
@@ -208,29 +207,23 @@ fn hash_at(shared: &Shared, view: &View<'_>, pin: &Pin<'_>, at: i64) -> Result<u
         });
     }
     let mut hasher = KvHasher::new(pin.compact, KeptRows::new(kept));
-    let mut from = Revision { main: 0, sub: 0 };
     let to = Revision {
         main: at.saturating_add(1).max(0),
         sub: 0,
     };
-    loop {
-        let rows = scan(
-            shared,
-            &shared.backend.read().map_err(Error::from)?,
-            from,
-            to,
-        )?;
-        let Some(last) = rows.last() else {
-            return Ok(hasher.finish());
-        };
-        from = Revision {
-            main: last.rev.main,
-            sub: last.rev.sub + 1,
-        };
-        for row in &rows {
-            hasher.add(row);
-        }
-    }
+    let txn = shared.backend.read().map_err(Error::from)?;
+    let add = |revision: Revision, tombstone: bool, record: &[u8]| {
+        hasher.add(revision, tombstone, record);
+        ControlFlow::Continue(())
+    };
+    txn.visit_revisions(Revision::MIN, to, add)
+        .map_err(Error::from)?;
+    Ok(hasher.finish())
+}
+
+fn add_row(crc: u32, revision: Revision, tombstone: bool, record: &[u8]) -> u32 {
+    let crc = crc32c::crc32c_append(crc, revision.table_key(tombstone).as_bytes());
+    crc32c::crc32c_append(crc, record)
 }
 
 /// Returns the revisions at or below `compact` of the keys that exist at a main revision, and whether any key does.
@@ -258,31 +251,20 @@ pub(crate) fn hash(shared: &Shared) -> Result<(u32, i64), Error> {
     let mut crc = 0;
     for table in Table::ALL {
         crc = crc32c::crc32c_append(crc, table.name().as_bytes());
-        crc = if table == Table::Key {
-            add_revisions(shared, &txn, crc)?
+        if table == Table::Key {
+            txn.visit_revisions(
+                Revision::MIN,
+                Revision::MAX,
+                |revision, tombstone, record| {
+                    crc = add_row(crc, revision, tombstone, record);
+                    ControlFlow::Continue(())
+                },
+            )?;
         } else {
-            add_table(shared, &txn, table, crc)?
-        };
-    }
-    Ok((crc, revision))
-}
-
-fn add_revisions(shared: &Shared, txn: &ReadTxn, mut crc: u32) -> Result<u32, Error> {
-    let mut from = Revision { main: 0, sub: 0 };
-    loop {
-        let rows = scan(shared, txn, from, Revision::MAX)?;
-        let Some(last) = rows.last() else {
-            return Ok(crc);
-        };
-        from = Revision {
-            main: last.rev.main,
-            sub: last.rev.sub + 1,
-        };
-        for row in &rows {
-            crc = crc32c::crc32c_append(crc, row.rev.table_key(row.tombstone).as_bytes());
-            crc = crc32c::crc32c_append(crc, &row.record);
+            crc = add_table(shared, &txn, table, crc)?;
         }
     }
+    Ok((crc, revision))
 }
 
 fn add_table(shared: &Shared, txn: &ReadTxn, table: Table, mut crc: u32) -> Result<u32, Error> {
@@ -304,18 +286,4 @@ fn add_table(shared: &Shared, txn: &ReadTxn, table: Table, mut crc: u32) -> Resu
             crc = crc32c::crc32c_append(crc, value);
         }
     }
-}
-
-fn scan(
-    shared: &Shared,
-    txn: &ReadTxn,
-    from: Revision,
-    to: Revision,
-) -> Result<Vec<RevisionRow>, Error> {
-    Ok(txn.revisions(
-        from,
-        to,
-        shared.options.scan_batch_rows,
-        shared.options.scan_batch_bytes,
-    )?)
 }

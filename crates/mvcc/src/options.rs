@@ -5,9 +5,9 @@ pub struct Options {
     pub index_chunk_keys: usize,
     /// Most rows that one step of a compaction reads.
     pub compaction_batch_rows: usize,
-    /// Most bytes of rows that one step of a compaction, of a hash or of the restore reads.
+    /// Most bytes of rows that one read of the backend takes, beyond the first row.
     pub scan_batch_bytes: usize,
-    /// Most rows that one step of a hash or of the restore reads.
+    /// Most rows that one read of the backend takes.
     pub scan_batch_rows: usize,
     /// Most bytes of recent events kept in memory for watchers; older ones come from the backend.
     pub event_log_bytes_max: usize,

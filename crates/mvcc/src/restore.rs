@@ -1,6 +1,8 @@
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use hashbrown::HashMap;
-use quorate_backend::{Backend, ReadTxn, Revision, RevisionRow};
+use quorate_backend::{Backend, ReadTxn, Revision};
 use quorate_proto::LeaseId;
 
 use crate::compaction::{FINISHED_KEY, SCHEDULED_KEY, read_mark};
@@ -35,7 +37,7 @@ pub(crate) fn restore(backend: &Backend, options: &Options) -> Result<Restored, 
     let finished = read_mark(&txn, FINISHED_KEY)?;
     let scheduled = read_mark(&txn, SCHEDULED_KEY)?;
     let mut restoring = Restoring::new(options);
-    restoring.read_rows(&txn, options)?;
+    restoring.read_rows(&txn)?;
     let marks = finished.max(scheduled).unwrap_or(-1);
     let current = restoring.newest.main.max(marks).max(1);
     restoring.index.finish_restore(current);
@@ -81,49 +83,48 @@ impl Restoring {
         }
     }
 
-    fn read_rows(&mut self, txn: &ReadTxn, options: &Options) -> Result<(), Error> {
-        let mut from = Revision::MIN;
-        loop {
-            let rows = txn.revisions(
-                from,
-                Revision::MAX,
-                options.scan_batch_rows,
-                options.scan_batch_bytes,
-            )?;
-            let Some(last) = rows.last() else {
-                return self.insert_batch();
-            };
-            from = Revision {
-                main: last.rev.main,
-                sub: last.rev.sub.saturating_add(1),
-            };
-            for row in &rows {
-                self.add(row)?;
-            }
-            if self.batch.len() >= BATCH_ROWS_MAX || self.keys.len() >= BATCH_KEY_BYTES_MAX {
-                self.insert_batch()?;
-            }
-        }
+    fn read_rows(&mut self, txn: &ReadTxn) -> Result<(), Error> {
+        let mut result = Ok(());
+        txn.visit_revisions(
+            Revision::MIN,
+            Revision::MAX,
+            |revision, tombstone, record| {
+                result = self.add(revision, tombstone, record);
+                if result.is_ok()
+                    && (self.batch.len() >= BATCH_ROWS_MAX
+                        || self.keys.len() >= BATCH_KEY_BYTES_MAX)
+                {
+                    result = self.insert_batch();
+                }
+                if result.is_ok() {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
+        result?;
+        self.insert_batch()
     }
 
-    fn add(&mut self, row: &RevisionRow) -> Result<(), Error> {
+    fn add(&mut self, revision: Revision, tombstone: bool, bytes: &[u8]) -> Result<(), Error> {
         let corrupt = |expected| Error::Corrupt {
-            main: row.rev.main,
-            sub: row.rev.sub,
+            main: revision.main,
+            sub: revision.sub,
             expected,
         };
-        if row.rev <= self.newest {
+        if revision <= self.newest {
             return Err(corrupt("a revision above the one before it"));
         }
-        if row.rev.main < 0 || u32::try_from(row.rev.sub).is_err() {
+        if revision.main < 0 || u32::try_from(revision.sub).is_err() {
             return Err(corrupt(
                 "a revision with a main of 0 or more and a sub below 2^32",
             ));
         }
-        self.newest = row.rev;
-        let record = Record::parse_stored(&row.record, row.rev)?;
-        let key = &row.record[record.key.clone()];
-        if row.tombstone || record.lease == 0 {
+        self.newest = revision;
+        let record = Record::parse_stored(bytes, revision)?;
+        let key = &bytes[record.key.clone()];
+        if tombstone || record.lease == 0 {
             if !self.leases.is_empty() {
                 self.leases.remove(key);
             }
@@ -133,11 +134,11 @@ impl Restoring {
         }
         let start = self.keys.len();
         self.keys.extend_from_slice(key);
-        let restored = if row.tombstone {
-            RestoredRow::Tombstone(row.rev)
+        let row = if tombstone {
+            RestoredRow::Tombstone(revision)
         } else {
             RestoredRow::Put(KeyVersion {
-                revision: row.rev,
+                revision,
                 create_revision: record.create_revision,
                 version: record.version,
             })
@@ -145,7 +146,7 @@ impl Restoring {
         self.batch.push(BatchRow {
             start,
             end: self.keys.len(),
-            row: restored,
+            row,
         });
         Ok(())
     }

@@ -160,6 +160,29 @@ fn failed_write_or_sync_poisons_for_good_and_loses_nothing() {
 }
 
 #[test]
+fn change_of_segment_that_fails_half_way_poisons() {
+    for (kind, poisons) in [
+        (OperationKind::Allocate, false),
+        (OperationKind::Lock, false),
+        (OperationKind::Rename, true),
+        (OperationKind::SyncDir, true),
+    ] {
+        let disk = SimDisk::new(0);
+        let options = options(4096);
+        let mut wal = create(&disk, &options).unwrap();
+        let batch = |index| entries_batch(index, vec![entry(1, index, filler(index, 3000))]);
+        let _ = wal.append(&[batch(1)]).unwrap();
+        disk.inject_next(kind, Fault::Fail);
+        assert!(wal.append(&[batch(2)]).is_err(), "{kind:?}");
+        assert_eq!(wal.is_poisoned(), poisons, "{kind:?}");
+        assert_eq!(wal.append(&[batch(2)]).is_err(), poisons, "{kind:?}");
+        drop(wal);
+        let (_, recovered) = open(&disk, &options).unwrap();
+        assert_eq!(recovered.entries.len(), if poisons { 1 } else { 2 });
+    }
+}
+
+#[test]
 fn batch_is_there_whole_or_not_at_all() {
     let disk = SimDisk::new(5);
     let options = options(1 << 16);

@@ -217,3 +217,63 @@ fn lost_and_misdirected_writes_are_reported() {
         assert!((1..=3).contains(&corruption.index), "{corruption}");
     }
 }
+
+#[test]
+fn flip_in_the_last_record_is_no_torn_write() {
+    let disk = SimDisk::new(0);
+    let options = options(1 << 16);
+    let mut wal = create(&disk, &options).unwrap();
+    let mut data = filler(2, 2000);
+    // Whole sectors of zeros of its own must not pass for sectors that were lost.
+    data[400..1700].fill(0);
+    for (index, data) in [(1, filler(1, 100)), (2, data)] {
+        let batch = entries_batch(index, vec![entry(1, index, data)]);
+        let _ = wal.append(&[batch]).unwrap();
+    }
+    drop(wal);
+    let files = files(&disk);
+    let bytes = &files[0].1;
+    // Behind the head, the first record, and the gap before the second.
+    let payload = 280 + 48;
+    for byte in [280, payload, payload + 399, payload + 800, payload + 1999] {
+        let mut damaged = bytes.clone();
+        damaged[byte] ^= 0x10;
+        let Err(Error::Corrupt(corruption)) = open_with(&files, &options, 0, damaged) else {
+            panic!("byte {byte}");
+        };
+        assert_eq!((corruption.offset, corruption.index), (280, 2));
+    }
+    for lost in [512, 1024, 1536, 2048] {
+        let mut torn = bytes.clone();
+        torn[lost..lost + 512].fill(0);
+        let found = open_with(&files, &options, 0, torn);
+        // The sector that was zeros anyway is not missed.
+        let whole = lost == 1024;
+        assert_eq!(found.unwrap().entries.len(), if whole { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn stale_record_that_fits_its_place_is_noticed() {
+    let log = |second: u64| {
+        let disk = SimDisk::new(0);
+        let options = options(1 << 16);
+        let mut wal = create(&disk, &options).unwrap();
+        for (index, seed) in [(1, 1), (2, second), (3, 3)] {
+            let batch = entries_batch(index, vec![entry(1, index, filler(seed, 400))]);
+            let _ = wal.append(&[batch]).unwrap();
+        }
+        disk
+    };
+    let (disk, stale) = (log(2), log(20));
+    let files = files(&disk);
+    let mut bytes = files[0].1.clone();
+    let third = 128 + 2 * 456;
+    bytes[third..].copy_from_slice(&stale.peek(&files[0].0).unwrap()[third..]);
+    let error = open_with(&files, &options(1 << 16), 0, bytes).unwrap_err();
+    let Error::Corrupt(corruption) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(corruption.what, "record does not follow the one before it");
+    assert_eq!((corruption.offset, corruption.index), (third as u64, 3));
+}

@@ -1,4 +1,4 @@
-//! An encoded response: a gather list of bytes, with gRPC's prefix in front.
+//! Encoded responses: a gather list of bytes, each message with gRPC's prefix in front.
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::frame::PREFIX_BYTES;
@@ -6,43 +6,54 @@ use crate::frame::PREFIX_BYTES;
 /// Pieces up to this size are copied; larger ones are referred to.
 const COPY_MAX_BYTES: usize = 2048;
 
-/// A whole length-prefixed message, ready for the wire.
+/// One or more whole length-prefixed messages, ready for the wire.
 #[derive(Clone, Debug, Default)]
 pub struct Message {
     /// **Invariant:** no piece is empty.
     pieces: Vec<Bytes>,
     wire_len: usize,
+    count: usize,
 }
 
 impl Message {
     /// Encodes a message by Protobuf's own rules.
+    ///
+    /// # Panics
+    ///
+    /// When the message is longer than a length prefix can say; every answer is bounded far below that.
     pub fn encode<M: prost::Message>(message: &M) -> Self {
         let len = message.encoded_len();
-        let mut gather = Gather::new(len, len);
+        let mut gather = Gather::with_capacity(len);
+        gather.begin(len);
+        let mut buf = std::mem::take(&mut gather.buf);
         // A `BytesMut` grows as it must, so there is always room.
-        message
-            .encode(&mut gather.buf)
-            .expect("a growing buffer has room");
+        message.encode(&mut buf).expect("a growing buffer has room");
+        gather.buf = buf;
         gather.finish()
     }
 
-    /// Returns the length with the prefix, in bytes.
+    /// Returns the length with the prefixes, in bytes.
     pub fn wire_len(&self) -> usize {
         self.wire_len
     }
 
-    /// Returns the length of the message itself, in bytes.
-    pub fn body_len(&self) -> usize {
-        self.wire_len.saturating_sub(PREFIX_BYTES)
+    /// Returns how many messages there are.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
-    /// Returns the message itself in one piece, without the prefix.
-    pub fn to_body(&self) -> Bytes {
+    /// Returns the length of the messages themselves, in bytes.
+    pub fn body_len(&self) -> usize {
+        self.wire_len - self.count * PREFIX_BYTES
+    }
+
+    /// Returns everything in one piece, with the prefixes.
+    pub fn to_wire(&self) -> Bytes {
         let mut all = BytesMut::with_capacity(self.wire_len);
         for piece in &self.pieces {
             all.extend_from_slice(piece);
         }
-        all.freeze().slice(PREFIX_BYTES.min(self.wire_len)..)
+        all.freeze()
     }
 
     pub(crate) fn into_pieces(self) -> Vec<Bytes> {
@@ -50,32 +61,42 @@ impl Message {
     }
 }
 
-/// Builds a [`Message`] whose length is known beforehand, from copied and from shared bytes.
+/// Builds a [`Message`] from copied and from shared bytes; the length of each message is known before its bytes.
 #[derive(Debug)]
 pub(crate) struct Gather {
     pieces: Vec<Bytes>,
     buf: BytesMut,
-    body_len: usize,
-    spliced: usize,
+    /// Bytes in `pieces`.
+    cut: usize,
+    /// Bytes that were announced, prefixes included.
+    announced: usize,
+    count: usize,
 }
 
 impl Gather {
-    /// Starts a message of exactly `body_len` bytes, of which about `copied_len` will be copied.
-    ///
-    /// # Panics
-    ///
-    /// When the message is longer than a length prefix can say; what the store returns is bounded far below it.
-    pub(crate) fn new(body_len: usize, copied_len: usize) -> Self {
-        let prefix = u32::try_from(body_len).expect("a response is shorter than 4 GiB");
-        let mut buf = BytesMut::with_capacity(PREFIX_BYTES + copied_len);
-        buf.put_u8(0);
-        buf.put_u32(prefix);
+    /// Starts with room for so many copied bytes.
+    pub(crate) fn with_capacity(copied_len: usize) -> Self {
+        let buf = BytesMut::with_capacity(PREFIX_BYTES + copied_len);
         Self {
             pieces: Vec::new(),
             buf,
-            body_len,
-            spliced: 0,
+            cut: 0,
+            announced: 0,
+            count: 0,
         }
+    }
+
+    /// Starts a message of exactly `body_len` bytes.
+    ///
+    /// # Panics
+    ///
+    /// When the message is longer than a length prefix can say.
+    pub(crate) fn begin(&mut self, body_len: usize) {
+        self.buf.put_u8(0);
+        self.buf
+            .put_u32(u32::try_from(body_len).expect("an answer is shorter than 4 GiB"));
+        self.announced += PREFIX_BYTES + body_len;
+        self.count += 1;
     }
 
     pub(crate) fn put_slice(&mut self, bytes: &[u8]) {
@@ -83,13 +104,15 @@ impl Gather {
     }
 
     pub(crate) fn put_varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            // The low seven bits and the mark that more follow.
-            self.buf
-                .put_u8(u8::try_from(value & 0x7f).expect("seven bits") | 0x80);
+        loop {
+            let [low, ..] = value.to_le_bytes();
             value >>= 7;
+            if value == 0 {
+                self.buf.put_u8(low & 0x7f);
+                return;
+            }
+            self.buf.put_u8(low | 0x80);
         }
-        self.buf.put_u8(u8::try_from(value).expect("below 0x80"));
     }
 
     /// Appends bytes, by reference when they are many.
@@ -99,18 +122,18 @@ impl Gather {
             return;
         }
         self.cut();
-        self.spliced += bytes.len();
+        self.cut += bytes.len();
         self.pieces.push(bytes.clone());
     }
 
     fn cut(&mut self) {
         if !self.buf.is_empty() {
-            self.spliced += self.buf.len();
+            self.cut += self.buf.len();
             self.pieces.push(self.buf.split().freeze());
         }
     }
 
-    /// Ends the message.
+    /// Ends the last message.
     ///
     /// # Panics
     ///
@@ -118,18 +141,18 @@ impl Gather {
     pub(crate) fn finish(mut self) -> Message {
         self.cut();
         assert_eq!(
-            self.spliced,
-            PREFIX_BYTES + self.body_len,
+            self.cut, self.announced,
             "an encoder measures what it writes"
         );
         Message {
             pieces: self.pieces,
-            wire_len: self.spliced,
+            wire_len: self.cut,
+            count: self.count,
         }
     }
 
-    /// Says whether bytes of this length would be copied.
-    pub(crate) fn copies(len: usize) -> bool {
-        len <= COPY_MAX_BYTES
+    /// Returns how many of so many spliced bytes will be copied.
+    pub(crate) fn copied(len: usize) -> usize {
+        if len <= COPY_MAX_BYTES { len } else { 0 }
     }
 }

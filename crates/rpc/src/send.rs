@@ -171,7 +171,8 @@ mod tests {
     fn payload_is_counted_until_it_is_dropped() {
         let root = Gauge::new(None);
         let gauge = Gauge::new(Some(root.clone()));
-        let mut gather = Gather::new(10_000, 10_000);
+        let mut gather = Gather::with_capacity(0);
+        gather.begin(10_000);
         gather.splice(&Bytes::from(vec![1_u8; 10_000]));
         let mut buf = SendBuf::new(gather.finish(), &gauge);
         assert_eq!((gauge.bytes(), root.bytes()), (10_005, 10_005));
@@ -186,7 +187,8 @@ mod tests {
         let gauge = Gauge::new(None);
         let value = Bytes::from((0..=255).cycle().take(5_000).collect::<Vec<u8>>());
         let build = || {
-            let mut gather = Gather::new(value.len() + 4, 4);
+            let mut gather = Gather::with_capacity(4);
+            gather.begin(value.len() + 4);
             gather.put_slice(b"ab");
             gather.splice(&value);
             gather.put_slice(b"yz");

@@ -450,12 +450,101 @@ impl Status {
         )
     }
 
-    /// Makes the status of a request message that does not decode.
-    pub fn undecodable(error: &prost::DecodeError) -> Self {
-        Self::new(
-            Code::Internal,
-            format!("grpc: error unmarshalling request: {error}"),
-        )
+    /// A request message does not decode. The text is that of Go's decoder for nearly all that can be wrong.
+    pub const UNDECODABLE: Status = Status::fixed(
+        Code::Internal,
+        "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data",
+    );
+}
+
+impl From<quorate_core::Error> for Status {
+    fn from(error: quorate_core::Error) -> Self {
+        use quorate_core::Error;
+        match error {
+            Error::Mvcc(e) => e.into(),
+            Error::Lease(e) => e.into(),
+            Error::Auth(e) => e.into(),
+            Error::TooManyRequests => Self::REQUEST_TOO_MANY_REQUESTS,
+            Error::RequestTooLarge => Self::REQUEST_TOO_LARGE,
+            Error::NoSpace => Self::NO_SPACE,
+            Error::Corrupt => Self::CORRUPT,
+            Error::Timeout => Self::TIMEOUT,
+            Error::TimeoutLeaderFail => Self::TIMEOUT_DUE_TO_LEADER_FAIL,
+            Error::TimeoutConnectionLost => Self::TIMEOUT_DUE_TO_CONNECTION_LOST,
+            Error::TimeoutWaitApplied => Self::TIMEOUT_WAIT_APPLIED_INDEX,
+            Error::DeadlineExceeded => Self::CONTEXT_DEADLINE_EXCEEDED,
+            Error::NoLeader => Self::NO_LEADER,
+            Error::LeaderChanged => Self::LEADER_CHANGED,
+            Error::NotLeader => Self::NOT_LEADER,
+            Error::BadLeaderTransferee => Self::BAD_LEADER_TRANSFEREE,
+            Error::ProposalDropped => Self::PROPOSAL_DROPPED,
+            Error::NotPrimaryLessor => Self::NOT_PRIMARY_LESSOR,
+            Error::Stopped => Self::STOPPED,
+            // What has no row in the table is sent with its own text, as etcd does.
+            other => Self::new(Code::Unknown, other.to_string()),
+        }
+    }
+}
+
+impl From<quorate_mvcc::Error> for Status {
+    fn from(error: quorate_mvcc::Error) -> Self {
+        use quorate_mvcc::Error;
+        match error {
+            Error::EmptyKey => Self::EMPTY_KEY,
+            Error::KeyNotFound => Self::KEY_NOT_FOUND,
+            Error::ValueProvided => Self::VALUE_PROVIDED,
+            Error::LeaseProvided => Self::LEASE_PROVIDED,
+            Error::TooManyOps => Self::TOO_MANY_OPS,
+            Error::DuplicateKey => Self::DUPLICATE_KEY,
+            Error::InvalidSortOption => Self::INVALID_SORT_OPTION,
+            Error::StreamSortOrder => Self::RANGE_STREAM_SORT,
+            Error::StreamRevisionFilter => Self::RANGE_STREAM_FILTER,
+            Error::LeaseNotFound => Self::LEASE_NOT_FOUND,
+            Error::Compacted => Self::COMPACTED,
+            Error::FutureRevision => Self::FUTURE_REV,
+            other => Self::new(Code::Unknown, other.to_string()),
+        }
+    }
+}
+
+impl From<quorate_lease::Error> for Status {
+    fn from(error: quorate_lease::Error) -> Self {
+        use quorate_lease::Error;
+        match error {
+            Error::TtlTooLarge => Self::LEASE_TTL_TOO_LARGE,
+            Error::Exists => Self::LEASE_EXIST,
+            Error::NotFound | Error::Expired => Self::LEASE_NOT_FOUND,
+            Error::NotPrimary => Self::NOT_PRIMARY_LESSOR,
+            other => Self::new(Code::Unknown, other.to_string()),
+        }
+    }
+}
+
+impl From<quorate_auth::Error> for Status {
+    fn from(error: quorate_auth::Error) -> Self {
+        use quorate_auth::Error;
+        match error {
+            Error::UserEmpty => Self::USER_EMPTY,
+            Error::RoleEmpty => Self::ROLE_EMPTY,
+            Error::PermissionNotGiven => Self::PERMISSION_NOT_GIVEN,
+            Error::InvalidAuthMgmt => Self::INVALID_AUTH_MGMT,
+            Error::PasswordTooLong => Self::PASSWORD_TOO_LONG,
+            Error::NoPasswordUser => Self::NO_PASSWORD_USER,
+            Error::AuthFailed => Self::AUTH_FAILED,
+            Error::AuthNotEnabled => Self::AUTH_NOT_ENABLED,
+            Error::InvalidAuthToken => Self::INVALID_AUTH_TOKEN,
+            Error::AuthOldRevision => Self::AUTH_OLD_REVISION,
+            Error::PermissionDenied => Self::PERMISSION_DENIED,
+            Error::RootUserNotExist => Self::ROOT_USER_NOT_EXIST,
+            Error::RootRoleNotExist => Self::ROOT_ROLE_NOT_EXIST,
+            Error::UserAlreadyExist => Self::USER_ALREADY_EXIST,
+            Error::UserNotFound => Self::USER_NOT_FOUND,
+            Error::RoleAlreadyExist => Self::ROLE_ALREADY_EXIST,
+            Error::RoleNotFound => Self::ROLE_NOT_FOUND,
+            Error::RoleNotGranted => Self::ROLE_NOT_GRANTED,
+            Error::PermissionNotGranted => Self::PERMISSION_NOT_GRANTED,
+            other => Self::new(Code::Unknown, other.to_string()),
+        }
     }
 }
 

@@ -63,11 +63,11 @@ impl Reply {
         let Side::Open(stream) = &mut self.side else {
             return Err(Status::CONTEXT_CANCELED);
         };
-        let len = message.body_len();
+        let (count, len) = (message.count(), message.body_len());
         stream
             .send_data(SendBuf::new(message, gauge), false)
             .map_err(|_| Status::CONTEXT_CANCELED)?;
-        self.thread.metrics.sent(self.method, len);
+        self.thread.metrics.sent(self.method, count, len);
         Ok(())
     }
 

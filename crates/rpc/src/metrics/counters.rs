@@ -49,6 +49,8 @@ pub struct ThreadMetrics {
     received_bytes: Counter,
     sent_bytes: Counter,
     versions: Mutex<Vec<VersionCount>>,
+    /// Streams, watchers, slow watchers and pending events of the thread's watch hub.
+    watch: [AtomicU64; 4],
 }
 
 impl Default for ThreadMetrics {
@@ -58,6 +60,7 @@ impl Default for ThreadMetrics {
             received_bytes: Counter::default(),
             sent_bytes: Counter::default(),
             versions: Mutex::default(),
+            watch: Default::default(),
         }
     }
 }
@@ -80,8 +83,8 @@ impl ThreadMetrics {
         self.received_bytes.add(wide(bytes));
     }
 
-    pub(crate) fn sent(&self, method: Method, bytes: usize) {
-        self.methods[method.index()].sent.add(1);
+    pub(crate) fn sent(&self, method: Method, messages: usize, bytes: usize) {
+        self.methods[method.index()].sent.add(wide(messages));
         self.sent_bytes.add(wide(bytes));
     }
 
@@ -106,6 +109,24 @@ impl ThreadMetrics {
             })
         });
         versions[at].1[usize::from(is_stream)] += 1;
+    }
+
+    /// Shows what the thread's watch hub holds.
+    pub(crate) fn show_watch(&self, stats: quorate_mvcc::WatchStats) {
+        let values = [
+            stats.streams,
+            stats.watchers,
+            stats.slow_watchers,
+            stats.pending_events,
+        ];
+        for (slot, value) in self.watch.iter().zip(values) {
+            slot.store(wide(value), Ordering::Relaxed);
+        }
+    }
+
+    /// Returns streams, watchers, slow watchers and pending events of the thread's watch hub.
+    pub(crate) fn watch(&self) -> [u64; 4] {
+        std::array::from_fn(|at| self.watch[at].load(Ordering::Relaxed))
     }
 
     /// Returns how many calls of a method were started.

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::checks::{Check, HealthCounters};
 use super::{MetricKind, Text, ThreadMetrics};
 use crate::method::Method;
 use crate::status::Code;
@@ -15,6 +16,7 @@ pub struct Registry {
     threads: Vec<Arc<ThreadMetrics>>,
     sources: Vec<Source>,
     scrapes: AtomicU64,
+    health: HealthCounters,
 }
 
 impl std::fmt::Debug for Registry {
@@ -55,6 +57,8 @@ impl Registry {
         let mut text = Text::default();
         self.write_grpc(&mut text);
         self.write_network(&mut text);
+        self.write_watch(&mut text);
+        self.health.write(&mut text);
         for source in &self.sources {
             source(&mut text);
         }
@@ -73,6 +77,16 @@ impl Registry {
         .sample(&[("code", "500")], 0)
         .sample(&[("code", "503")], 0);
         text.finish()
+    }
+
+    /// Counts a request of `/health`.
+    pub(crate) fn count_health(&self, is_ok: bool) {
+        self.health.health(is_ok);
+    }
+
+    /// Counts the run of a check.
+    pub(crate) fn count_check(&self, check: Check, is_ok: bool) {
+        self.health.check(check, is_ok);
     }
 
     fn sum(&self, of: impl Fn(&ThreadMetrics) -> u64) -> u64 {
@@ -115,6 +129,46 @@ impl Registry {
         for method in Method::ALL {
             text.sample(&labels(*method), self.sum(|t| t.started_total(*method)));
         }
+    }
+
+    fn write_watch(&self, text: &mut Text) {
+        let [streams, watchers, slow, pending] =
+            self.threads
+                .iter()
+                .map(|t| t.watch())
+                .fold([0; 4], |mut sum, thread| {
+                    for (sum, value) in sum.iter_mut().zip(thread) {
+                        *sum += value;
+                    }
+                    sum
+                });
+        let help = "Total number of pending events to be sent.";
+        text.simple(
+            "etcd_debugging_mvcc_pending_events_total",
+            MetricKind::Gauge,
+            help,
+            pending,
+        );
+        let help = "Total number of unsynced slow watchers.";
+        text.simple(
+            "etcd_debugging_mvcc_slow_watcher_total",
+            MetricKind::Gauge,
+            help,
+            slow,
+        );
+        let help = "Total number of watch streams.";
+        text.simple(
+            "etcd_debugging_mvcc_watch_stream_total",
+            MetricKind::Gauge,
+            help,
+            streams,
+        );
+        text.simple(
+            "etcd_debugging_mvcc_watcher_total",
+            MetricKind::Gauge,
+            "Total number of watchers.",
+            watchers,
+        );
     }
 
     fn write_network(&self, text: &mut Text) {

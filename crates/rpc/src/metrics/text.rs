@@ -73,6 +73,11 @@ impl Text {
         self.metric(name, kind, help).sample(&[], value)
     }
 
+    /// Returns the text so far, for a source that writes the format itself.
+    pub fn raw(&mut self) -> &mut String {
+        &mut self.out
+    }
+
     /// Returns the text.
     pub fn finish(self) -> String {
         self.out

@@ -18,13 +18,13 @@ use quorate_rpc::{
 
 /// Counters that the test looks at from outside.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Unary calls handled.
-    pub unary: AtomicUsize,
+    pub(crate) unary: AtomicUsize,
     /// Handlers that are alive.
-    pub alive: AtomicUsize,
+    pub(crate) alive: AtomicUsize,
     /// Messages that streams were able to send.
-    pub streamed: AtomicUsize,
+    pub(crate) streamed: AtomicUsize,
 }
 
 /// - Range: echoes the request in a put's value.
@@ -33,7 +33,7 @@ pub struct Seen {
 /// - Watch: echoes every message until the client is done.
 /// - RangeStream: sends messages of 16 KiB for ever.
 #[derive(Debug)]
-pub struct Echo {
+pub(crate) struct Echo {
     seen: Arc<Seen>,
     ticks: Cell<u64>,
 }
@@ -136,20 +136,20 @@ impl Service for Echo {
 
 /// A running front door; it is stopped and joined when dropped.
 #[derive(Debug)]
-pub struct Door {
+pub(crate) struct Door {
     /// Where it listens.
-    pub addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
     /// What the service saw.
-    pub seen: Arc<Seen>,
+    pub(crate) seen: Arc<Seen>,
     /// Its metrics.
-    pub registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
     stop: Stop,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Door {
     /// Opens a front door on a free port.
-    pub fn open(options: Options) -> Self {
+    pub(crate) fn open(options: Options) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
@@ -184,7 +184,7 @@ impl Door {
     }
 
     /// Tells the workers to stop, without waiting.
-    pub fn begin_stop(&self) {
+    pub(crate) fn begin_stop(&self) {
         self.stop.stop();
     }
 }
@@ -201,7 +201,7 @@ impl Drop for Door {
 }
 
 /// Runs a test's client.
-pub fn run<T>(test: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -215,7 +215,7 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// Waits until something is true.
-pub async fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..2_000 {
         if condition() {
             return;
@@ -226,7 +226,7 @@ pub async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Connects a client; how its connection ended is put into the cell.
-pub async fn connect(
+pub(crate) async fn connect(
     addr: SocketAddr,
 ) -> (SendRequest<Bytes>, Rc<Cell<Option<Result<(), h2::Error>>>>) {
     let socket = tokio::net::TcpStream::connect(addr).await.unwrap();
@@ -243,7 +243,7 @@ pub async fn connect(
 }
 
 /// Puts gRPC's prefix before a message.
-pub fn framed(message: &[u8]) -> Bytes {
+pub(crate) fn framed(message: &[u8]) -> Bytes {
     let mut out = BytesMut::from(&[0][..]);
     out.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
     out.extend_from_slice(message);
@@ -251,7 +251,7 @@ pub fn framed(message: &[u8]) -> Bytes {
 }
 
 /// Makes a request's header.
-pub fn post(path: &str) -> http::request::Builder {
+pub(crate) fn post(path: &str) -> http::request::Builder {
     Request::post(format!("http://test{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -259,18 +259,18 @@ pub fn post(path: &str) -> http::request::Builder {
 
 /// A call's answer.
 #[derive(Debug, Default)]
-pub struct Called {
+pub(crate) struct Called {
     /// The response header.
-    pub head: Response<()>,
+    pub(crate) head: Response<()>,
     /// Everything that came, with prefixes.
-    pub data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
     /// The trailers, or the header when there are none.
-    pub trailers: HeaderMap,
+    pub(crate) trailers: HeaderMap,
 }
 
 impl Called {
     /// Returns the status code and text.
-    pub fn status(&self) -> (u8, String) {
+    pub(crate) fn status(&self) -> (u8, String) {
         let code = self.trailers["grpc-status"]
             .to_str()
             .unwrap()
@@ -284,7 +284,7 @@ impl Called {
     }
 
     /// Returns the value of the put that is the only message.
-    pub fn value(&self) -> Bytes {
+    pub(crate) fn value(&self) -> Bytes {
         assert_eq!(self.status(), (0, String::new()));
         let (prefix, body) = self.data.split_at(5);
         assert_eq!(prefix[0], 0);
@@ -297,7 +297,7 @@ impl Called {
 }
 
 /// Calls with a header and a body, and waits for the end.
-pub async fn call(
+pub(crate) async fn call(
     client: &SendRequest<Bytes>,
     request: Request<()>,
     body: Option<Bytes>,
@@ -311,7 +311,7 @@ pub async fn call(
 }
 
 /// Reads a response to its end.
-pub async fn collect(response: Response<h2::RecvStream>) -> Result<Called, h2::Error> {
+pub(crate) async fn collect(response: Response<h2::RecvStream>) -> Result<Called, h2::Error> {
     let (parts, mut stream) = response.into_parts();
     let mut data = Vec::new();
     while let Some(part) = stream.data().await {
@@ -331,14 +331,14 @@ pub async fn collect(response: Response<h2::RecvStream>) -> Result<Called, h2::E
 }
 
 /// Calls a method with one message.
-pub async fn unary(client: &SendRequest<Bytes>, path: &str, message: &[u8]) -> Called {
+pub(crate) async fn unary(client: &SendRequest<Bytes>, path: &str, message: &[u8]) -> Called {
     call(client, post(path).body(()).unwrap(), Some(framed(message)))
         .await
         .unwrap()
 }
 
 /// A put whose answer will have so many bytes.
-pub fn sized(len: usize) -> Vec<u8> {
+pub(crate) fn sized(len: usize) -> Vec<u8> {
     PutRequest {
         key: len.to_string().into(),
         ..Default::default()

@@ -1,0 +1,397 @@
+//! What the services of one thread share: the engine, the stores' readers, the watch hub.
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use bytes::Bytes;
+use quorate_auth::{AuthReader, Identity, Operation, Stage};
+use quorate_core::{Applied, Handles, Outcome, Proposal, Request, Submission};
+use quorate_mvcc::validate::Limits;
+use quorate_mvcc::{Reader, StreamId, WatchHub, WatchOptions};
+use quorate_proto::LeaseId;
+use quorate_proto::etcdserverpb::ResponseHeader;
+
+use crate::clock::Clock;
+use crate::engine::{Engine, Mailboxes, Wait};
+use crate::metadata::Metadata;
+use crate::metrics::{Registry, ThreadMetrics};
+use crate::status::Status;
+
+/// Steps that the watch hub makes before other tasks of the thread get their turn.
+const WATCH_STEPS_MAX: usize = 16;
+
+/// How often ended tokens are dropped, in milliseconds.
+const TOKEN_SWEEP_MS: u64 = 1_000;
+
+/// Election timeouts without a leader after which streams that require one are ended.
+///
+/// Source: etcd v3.7.1 server/etcdserver/api/v3rpc/interceptor.go `maxNoLeaderCnt`.
+const NO_LEADER_MAX: u32 = 3;
+
+/// How often an unconfirmed log index is looked at while a token waits for it.
+const TOKEN_WAIT: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// The services' settings.
+#[derive(Clone, Debug)]
+pub struct ServiceOptions {
+    /// Most operations of a transaction (`max-txn-ops`).
+    pub max_txn_ops: usize,
+    /// The largest replicated request, in bytes (`max-request-bytes`).
+    pub max_request_bytes: usize,
+    /// The election timeout, in milliseconds.
+    pub election_timeout_ms: u64,
+    /// The quota as set (`quota-backend-bytes`); 0 is the default.
+    pub quota_bytes: i64,
+    /// The version shown, as `X.Y.Z`.
+    pub server_version: String,
+    /// Time between two rounds of progress on a watch stream (`watch-progress-notify-interval`), in milliseconds.
+    pub watch_progress_interval_ms: u64,
+    /// What the watch hubs draw their jitter from.
+    pub seed: u64,
+}
+
+impl Default for ServiceOptions {
+    fn default() -> Self {
+        Self {
+            max_txn_ops: 128,
+            max_request_bytes: 1536 * 1024,
+            election_timeout_ms: 1_000,
+            quota_bytes: 0,
+            server_version: "3.7.1".to_owned(),
+            watch_progress_interval_ms: 10 * 60 * 1_000,
+            seed: 0,
+        }
+    }
+}
+
+/// The shared state of one thread's services.
+pub(crate) struct Context {
+    pub(crate) handles: Handles,
+    pub(crate) options: ServiceOptions,
+    pub(crate) metrics: Arc<ThreadMetrics>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) engine: Rc<Engine>,
+    pub(crate) watch: WatchDesk,
+    clock: Clock,
+    leader_watch: LeaderWatch,
+    swept_ms: Cell<u64>,
+}
+
+/// The thread's watch hub, and the streams that wait for it.
+pub(crate) struct WatchDesk {
+    pub(crate) hub: RefCell<WatchHub<Reader>>,
+    wakers: RefCell<BTreeMap<StreamId, Waker>>,
+    is_due: Cell<bool>,
+    pump: RefCell<Option<Waker>>,
+}
+
+impl WatchDesk {
+    /// Asks for the hub to be moved on.
+    pub(crate) fn nudge(&self) {
+        self.is_due.set(true);
+        if let Some(waker) = self.pump.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Remembers whom to wake when the stream has output.
+    pub(crate) fn wait(&self, stream: StreamId, waker: &Waker) {
+        let mut wakers = self.wakers.borrow_mut();
+        match wakers.get_mut(&stream) {
+            Some(known) if known.will_wake(waker) => {}
+            Some(known) => *known = waker.clone(),
+            None => {
+                wakers.insert(stream, waker.clone());
+            }
+        }
+    }
+
+    /// Closes a stream.
+    pub(crate) fn close(&self, stream: StreamId) {
+        self.wakers.borrow_mut().remove(&stream);
+        self.hub.borrow_mut().close_stream(stream);
+        self.nudge();
+    }
+
+    /// Moves the hub on by a bounded number of steps and wakes the streams that have output; says whether more is to be
+    /// done right away.
+    fn advance(&self) -> bool {
+        let mut hub = self.hub.borrow_mut();
+        let mut more = true;
+        for _ in 0..WATCH_STEPS_MAX {
+            // A backend that cannot be read ends the member elsewhere; watchers keep their cursors until then.
+            more = hub.advance().unwrap_or(false);
+            if !more {
+                break;
+            }
+        }
+        let wakers = self.wakers.borrow();
+        for waker in hub
+            .take_ready()
+            .iter()
+            .filter_map(|stream| wakers.get(stream))
+        {
+            waker.wake_by_ref();
+        }
+        more
+    }
+}
+
+/// Ends the streams that require a leader when there has been none for too long.
+#[derive(Default)]
+struct LeaderWatch {
+    checked_ms: Cell<u64>,
+    misses: Cell<u32>,
+    lost: tokio::sync::Notify,
+}
+
+impl Context {
+    pub(crate) fn new(
+        thread: usize,
+        handles: Handles,
+        mailboxes: Mailboxes,
+        registry: Arc<Registry>,
+        clock: Clock,
+        options: ServiceOptions,
+    ) -> Rc<Self> {
+        let watch_options = WatchOptions {
+            fragment_bytes: options.max_request_bytes + crate::options::GRPC_OVERHEAD_BYTES,
+            progress_interval_ms: options
+                .watch_progress_interval_ms
+                .max(WatchOptions::PROGRESS_INTERVAL_MS_MIN),
+            seed: options.seed ^ u64::try_from(thread).unwrap_or(0),
+            ..WatchOptions::default()
+        };
+        let watch = WatchDesk {
+            hub: RefCell::new(WatchHub::new(handles.reader.clone(), watch_options)),
+            wakers: RefCell::default(),
+            is_due: Cell::new(false),
+            pump: RefCell::new(None),
+        };
+        Rc::new(Self {
+            engine: Engine::new(thread, handles.intake.clone(), mailboxes),
+            metrics: registry.thread(thread),
+            handles,
+            options,
+            registry,
+            watch,
+            clock,
+            leader_watch: LeaderWatch::default(),
+            swept_ms: Cell::new(0),
+        })
+    }
+
+    pub(crate) fn auth(&self) -> &AuthReader {
+        &self.handles.auth
+    }
+
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.handles.reader
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            txn_ops_max: self.options.max_txn_ops,
+        }
+    }
+
+    /// Makes a full header.
+    pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
+        let view = &self.handles.view;
+        ResponseHeader {
+            cluster_id: view.cluster_id().0,
+            member_id: view.member_id().0,
+            revision,
+            raft_term: view.term(),
+        }
+    }
+
+    /// Makes a full header with the store's revision now.
+    pub(crate) fn header_now(&self) -> ResponseHeader {
+        self.header(self.reader().current_revision())
+    }
+
+    /// Finds out who calls, when that can be known at once.
+    ///
+    /// `None` when the token can only be judged once more of the log is applied here.
+    pub(crate) fn identity_now(&self, metadata: &Metadata) -> Option<Result<Identity, Status>> {
+        let auth = self.auth();
+        if !auth.is_enabled() {
+            return Some(Ok(Identity::NONE));
+        }
+        let token = metadata.token.as_deref();
+        let waits_for = token.and_then(|token| auth.token_waits_for(token));
+        if waits_for.is_some_and(|index| self.handles.view.applied() < index) {
+            return None;
+        }
+        Some(
+            auth.identity_of_token(token, self.now_ms())
+                .map_err(Status::from),
+        )
+    }
+
+    /// Finds out who calls; waits until the token can be judged, for as long as the call lasts.
+    pub(crate) async fn identity(&self, metadata: &Metadata) -> Result<Identity, Status> {
+        loop {
+            if let Some(identity) = self.identity_now(metadata) {
+                return identity;
+            }
+            tokio::time::sleep(TOKEN_WAIT).await;
+        }
+    }
+
+    /// Decides at the front door whether the caller may do an operation that touches no lease's keys.
+    pub(crate) fn gate(
+        &self,
+        identity: &Identity,
+        operation: &Operation<'_>,
+    ) -> Result<(), Status> {
+        Ok(self
+            .auth()
+            .gate(identity, Stage::Door, operation, |_| Vec::new())?)
+    }
+
+    /// Decides as [`Context::gate`] for an operation on the keys attached to a lease, or to every lease (id 0).
+    pub(crate) async fn gate_lease(
+        self: &Rc<Self>,
+        identity: &Identity,
+        operation: Operation<'_>,
+        id: LeaseId,
+    ) -> Result<(), Status> {
+        if !self.auth().is_enabled() {
+            return Ok(());
+        }
+        let keys: Vec<Bytes> = match self
+            .engine
+            .submit(|token| Submission::LeaseKeys { token, id })
+            .await
+        {
+            Outcome::LeaseKeys(keys) => keys,
+            other => return Err(unexpected(other)),
+        };
+        Ok(self
+            .auth()
+            .gate(identity, Stage::Door, &operation, |_| keys.clone())?)
+    }
+
+    /// Proposes a request.
+    pub(crate) fn propose(&self, request: Request, raw: Option<Bytes>, identity: Identity) -> Wait {
+        self.engine.submit(|token| {
+            Submission::Propose(Proposal {
+                token,
+                request,
+                raw,
+                identity,
+            })
+        })
+    }
+
+    /// Waits for a proposal's result.
+    pub(crate) async fn applied(&self, wait: Wait) -> Result<Applied, Status> {
+        match wait.await {
+            Outcome::Applied(applied) => Ok(applied),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Makes reads of the local store linearizable from here on.
+    pub(crate) async fn read_index(&self) -> Result<(), Status> {
+        if self.handles.view.reads_are_linearizable() {
+            return Ok(());
+        }
+        match self
+            .engine
+            .submit(|token| Submission::ReadIndex { token })
+            .await
+        {
+            Outcome::ReadReady => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Moves everything that goes by time.
+    pub(crate) fn tick(&self, now_ms: u64) {
+        let is_due = {
+            let mut hub = self.watch.hub.borrow_mut();
+            let is_due = hub.next_tick_ms().is_some_and(|due| due <= now_ms);
+            if is_due {
+                hub.tick(now_ms);
+            }
+            is_due
+        };
+        if is_due {
+            self.watch.nudge();
+        }
+        if now_ms >= self.swept_ms.get() + TOKEN_SWEEP_MS {
+            self.swept_ms.set(now_ms);
+            self.metrics.show_watch(self.watch.hub.borrow().stats());
+            self.auth().sweep_tokens(now_ms);
+        }
+        self.leader_watch.tick(
+            now_ms,
+            self.options.election_timeout_ms,
+            self.handles.view.leader().0 != 0,
+        );
+    }
+
+    /// Ends when there has been no leader for three election timeouts.
+    pub(crate) async fn leader_lost(&self) {
+        self.leader_watch.lost.notified().await;
+    }
+}
+
+impl LeaderWatch {
+    fn tick(&self, now_ms: u64, election_timeout_ms: u64, has_leader: bool) {
+        if now_ms < self.checked_ms.get() + election_timeout_ms {
+            return;
+        }
+        self.checked_ms.set(now_ms);
+        self.misses
+            .set(if has_leader { 0 } else { self.misses.get() + 1 });
+        if self.misses.get() >= NO_LEADER_MAX {
+            self.lost.notify_waiters();
+        }
+    }
+}
+
+/// Returns the status of an outcome that is no success of the kind that was asked for.
+pub(crate) fn unexpected(outcome: Outcome) -> Status {
+    match outcome {
+        Outcome::Failed(error) => Status::from(error),
+        other => unreachable!("the engine answers in kind, not with {other:?}"),
+    }
+}
+
+/// Decodes a request.
+pub(crate) fn decode<M: prost::Message + Default>(body: Bytes) -> Result<M, Status> {
+    M::decode(body).map_err(|_| Status::UNDECODABLE)
+}
+
+/// Decodes a request that refers to the bytes given.
+pub(crate) fn decode_ref<M: prost::Message + Default>(body: &Bytes) -> Result<M, Status> {
+    decode(body.clone())
+}
+
+/// Carries batches between the thread and the engine, and moves the watch hub, for as long as the thread lives.
+pub(crate) async fn pump(context: Rc<Context>) {
+    poll_fn(|cx| {
+        *context.watch.pump.borrow_mut() = Some(cx.waker().clone());
+        let published = context.engine.pump(cx);
+        if published || context.watch.is_due.take() {
+            let more = context.watch.advance();
+            if more {
+                context.watch.is_due.set(true);
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::<()>::Pending
+    })
+    .await;
+}

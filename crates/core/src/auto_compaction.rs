@@ -110,12 +110,12 @@ mod tests {
         let mut compactor = AutoCompactor::new(AutoCompaction::Periodic { period_ms: 1_000 }, 0);
         let mut asked = Vec::new();
         for now in (0..=3_000).step_by(50) {
-            if let Some(revision) = compactor.tick(now, i64::try_from(now).unwrap(), true) {
+            if let Some(revision) = compactor.tick(now, i64::try_from(now).unwrap() + 1, true) {
                 asked.push((now, revision));
                 compactor.succeeded(now, revision);
             }
         }
-        assert_eq!(asked, [(1_000, 0), (2_000, 900), (3_000, 1_900)]);
+        assert_eq!(asked, [(1_000, 1), (2_000, 901), (3_000, 1_901)]);
     }
 
     #[test]

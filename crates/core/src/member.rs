@@ -218,6 +218,8 @@ impl Member {
         self.show_cluster();
         self.view.set_alarms(self.stores.alarm_list());
         self.view.set_applied(self.applied.index);
+        // What is committed is applied first: raft holds no election over unapplied configuration changes.
+        self.drive();
         if self.config.initial_election_tick_advance && self.is_sole_voter() {
             // Nobody else could be leading, so there is nothing to wait for.
             let _ = self.node.campaign();
@@ -243,6 +245,11 @@ impl Member {
     /// Takes what has come up since the last call.
     pub fn take_actions(&mut self) -> Actions {
         std::mem::take(&mut self.actions)
+    }
+
+    /// Takes the time; to be called before the other `handle_*` whenever it may have moved. It never goes back.
+    pub fn handle_time(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
     }
 
     /// Takes a batch of submissions in; each is answered exactly once unless it is cancelled.
@@ -271,7 +278,8 @@ impl Member {
 
     /// Takes the passing of one tick; `now_ms` is monotonic.
     pub fn handle_tick(&mut self, now_ms: u64) {
-        self.now_ms = now_ms;
+        self.handle_time(now_ms);
+        let now_ms = self.now_ms;
         self.node.tick();
         for (deadline, waiter) in self.waiters.expire(now_ms) {
             self.time_out(deadline, waiter);

@@ -642,3 +642,114 @@ pub(crate) fn corrupt(path: &Path, offset: Option<u64>, what: String) -> Error {
         what,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_disk::SimDisk;
+
+    const PATH: &str = "/db";
+    const HEADER: usize = 320;
+
+    fn superblocks(disk: &SimDisk) -> [Superblock; 2] {
+        let bytes = disk.peek(Path::new(PATH)).unwrap();
+        SUPERBLOCK_AT.map(|at| {
+            let at = usize::try_from(at).unwrap();
+            let block = bytes[at..at + SUPERBLOCK_BYTES].try_into().unwrap();
+            match Superblock::decode(&block) {
+                Decoded::Valid(block) => block,
+                other => panic!("{other:?}"),
+            }
+        })
+    }
+
+    fn file(disk: &SimDisk) -> Pages {
+        Pages(Arc::new(
+            PagedFile::create(disk, Path::new(PATH), None).unwrap(),
+        ))
+    }
+
+    #[test]
+    fn the_newest_synced_superblock_is_never_overwritten() {
+        let disk = SimDisk::new(1);
+        let pages = file(&disk);
+        pages.set_len(8 * PAGE_BYTES).unwrap();
+        let mut synced = superblocks(&disk)[0].clone();
+        for round in 0..10 {
+            for write in 0..1 + round % 3 {
+                pages.write(0, &[round * 10 + write; HEADER]).unwrap();
+                assert!(superblocks(&disk).contains(&synced), "round {round}");
+            }
+            pages.sync_data().unwrap();
+            let [first, second] = superblocks(&disk);
+            assert_eq!(first, second, "both copies are equal after a sync");
+            assert!(first.generation > synced.generation);
+            assert_eq!(first.engine_header, [round * 10 + round % 3; HEADER]);
+            synced = first;
+        }
+    }
+
+    #[test]
+    fn equal_pages_have_checksums_of_their_own() {
+        let disk = SimDisk::new(1);
+        let pages = file(&disk);
+        pages.set_len(8 * PAGE_BYTES).unwrap();
+        pages.write(PAGE_BYTES, &[7; 3 * PAGE]).unwrap();
+        pages.sync_data().unwrap();
+        let bytes = disk.peek(Path::new(PATH)).unwrap();
+        let sums = &bytes[2 * PAGE..2 * PAGE + 16];
+        assert_eq!(sums[..4], [0; 4], "page 0 is in the superblock");
+        assert!(sums[4..8] != sums[8..12] && sums[8..12] != sums[12..16]);
+    }
+
+    #[test]
+    fn a_file_that_shrinks_and_grows_reads_as_zeros() {
+        let disk = SimDisk::new(1);
+        let pages = file(&disk);
+        let len = (GROUP_PAGES + 20) * PAGE_BYTES;
+        pages.set_len(len).unwrap();
+        let span = 8 * PAGE_BYTES..len;
+        let content = vec![9; usize::try_from(span.end - span.start).unwrap()];
+        pages.write(span.start, &content).unwrap();
+        pages.write(0, &[1; HEADER]).unwrap();
+        pages.sync_data().unwrap();
+        for shorter in [GROUP_PAGES + 3, GROUP_PAGES, 10] {
+            pages.set_len(shorter * PAGE_BYTES).unwrap();
+            let mut kept = vec![0; PAGE];
+            pages.read((shorter - 1) * PAGE_BYTES, &mut kept).unwrap();
+            assert_eq!(kept, [9; PAGE]);
+            pages.read(shorter * PAGE_BYTES, &mut kept).unwrap_err();
+            pages.set_len(len).unwrap();
+            let mut new = vec![1; PAGE * 2];
+            pages.read(shorter * PAGE_BYTES, &mut new).unwrap();
+            assert_eq!(new, [0; PAGE * 2]);
+            let block = &superblocks(&disk)[0];
+            assert!(block.committed_len <= shorter * PAGE_BYTES);
+        }
+    }
+
+    #[test]
+    fn lengths_map_both_ways() {
+        for pages in (0..5000).chain([1 << 20, (1 << 20) + 1]) {
+            let len = pages * PAGE_BYTES;
+            assert_eq!(logical_len(physical_len(len)), Some(len));
+        }
+        for physical in [0, 4096, 8191, 8193, 12_288, 8192 + 1026 * 4096] {
+            assert_eq!(logical_len(physical), None, "{physical}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_after_a_failure() {
+        let disk = SimDisk::new(1);
+        let pages = file(&disk);
+        pages.set_len(8 * PAGE_BYTES).unwrap();
+        pages.0.fail();
+        let before = disk.operations();
+        pages.write(PAGE_BYTES, &[1; PAGE]).unwrap_err();
+        pages.write(0, &[1; HEADER]).unwrap_err();
+        pages.set_len(16 * PAGE_BYTES).unwrap_err();
+        pages.sync_data().unwrap_err();
+        assert_eq!(disk.operations(), before);
+    }
+}

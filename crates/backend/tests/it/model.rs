@@ -237,6 +237,15 @@ impl Run {
     fn check_held(&mut self) {
         for (reader, model) in self.held.drain(..) {
             assert_eq!(read_all(&reader, 9).unwrap(), model);
+            let rows = reader.revisions(Revision::MIN, Revision::MAX, usize::MAX, usize::MAX);
+            assert_eq!(rows.unwrap(), model.revisions());
+            for row in self.current.revisions() {
+                let value = reader.value(row.rev).unwrap();
+                let key = row.table_key();
+                let expected = model.tables.get(&Table::Key);
+                let expected = expected.and_then(|rows| rows.get(key.as_bytes()));
+                assert_eq!(value.as_ref(), expected);
+            }
         }
     }
 

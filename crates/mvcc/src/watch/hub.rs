@@ -25,6 +25,34 @@ use crate::{Error, KeyRange, Reader};
 /// A stream queues a bounded number of bytes. When it is full, its watchers keep only their cursors and go on from the
 /// log or the store when it has drained. Answers to requests are queued always: the owner takes no further requests
 /// from a client while [`has_room`](WatchHub::has_room) is false.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use quorate_backend::Backend;
+/// # use quorate_disk::SimDisk;
+/// # use quorate_mvcc::{Options, Store, WatchCreate, WatchHub, WatchOptions};
+/// # use quorate_proto::etcdserverpb::PutRequest;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let backend = Backend::open(Arc::new(SimDisk::new(1)), Path::new("db"), quorate_backend::Options::default())?;
+/// # let (mut store, _leases) = Store::restore(&backend, Options::default())?;
+/// let mut hub = WatchHub::new(store.reader(), WatchOptions::default());
+/// let stream = hub.open_stream(0);
+/// hub.create(stream, WatchCreate { key: "greeting".into(), ..Default::default() });
+///
+/// # let mut txn = backend.begin_apply(1, 1);
+/// # let put = PutRequest { key: "greeting".into(), value: "hello".into(), ..Default::default() };
+/// store.put(&mut txn, &put, |_lease| false)?;
+/// # txn.commit(0);
+/// store.publish();
+///
+/// while hub.advance()? {}
+/// assert_eq!(hub.take_ready(), [stream]);
+/// let responses = hub.take(stream, 1 << 20);
+/// assert!(responses[0].created);
+/// assert_eq!((responses[1].watch_id, responses[1].revision, responses[1].events.len()), (0, 2, 1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct WatchHub<H = Reader> {
     pub(super) source: H,

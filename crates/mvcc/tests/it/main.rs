@@ -14,5 +14,6 @@ mod quirks;
 mod random;
 mod watch_faults;
 mod watch_model;
+mod watch_real;
 mod watch_script;
 mod watch_store;

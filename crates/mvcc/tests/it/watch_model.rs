@@ -5,7 +5,7 @@ use quorate_mvcc::{StreamId, WatchCreate, WatchHub, WatchOptions};
 
 use crate::watch_store::{Client, TestStore, Write};
 
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     /// SplitMix64.
@@ -17,20 +17,20 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % u64::try_from(end.max(1)).unwrap()).unwrap()
     }
 
-    fn one_in(&mut self, odds: usize) -> bool {
+    pub(crate) fn one_in(&mut self, odds: usize) -> bool {
         self.below(odds) == 0
     }
 
-    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len())]
     }
 }
 
-const KEYS: [&str; 7] = ["a", "a\0", "aa", "ab", "b", "ba", "c"];
+pub(crate) const KEYS: [&str; 7] = ["a", "a\0", "aa", "ab", "b", "ba", "c"];
 const ENDS: [&str; 8] = ["", "", "", "\0", "ab", "b", "c", "d"];
 
 struct Life {

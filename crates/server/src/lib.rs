@@ -1,5 +1,28 @@
 //! The quorate server: configuration, threads, recovery and shutdown.
+//!
+//! A thin composition root: what decides anything lives in the crates below. [`run`] opens the data directory
+//! ([`bootstrap`]), restores everything replicated ([`recovery`]), and starts the threads.
+//!
+//! | thread | does |
+//! |---|---|
+//! | `engine` | the member: raft, proposals, applying |
+//! | `wal` | appends to the log and syncs, batch after batch |
+//! | `backend` | flushes to the database, steps of compaction |
+//! | `chores` | snapshot files, next log segments |
+//! | `conn-N` | connections: framing, decoding, reads, watches, encoding |
+//! | `log` | writes log lines |
+//! | `signals` | waits for SIGTERM and SIGINT |
 
+pub mod bootstrap;
 pub mod config;
+mod engine;
 pub mod log;
+mod metrics;
+mod no_sync;
+mod queue;
+pub mod recovery;
+mod run;
 pub mod version;
+mod workers;
+
+pub use run::run;

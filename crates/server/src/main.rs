@@ -1,2 +1,27 @@
 //! The server binary.
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use quorate_server::config::{self, Loaded};
+use quorate_server::log::Logger;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let (config, notices) = match config::load(std::env::args_os(), std::env::vars_os()) {
+        Loaded::Start { config, notices } => (config, notices),
+        Loaded::Exit(exit) => return exit.run(),
+    };
+    let logger = match Logger::start(&config.log) {
+        Ok(logger) => logger,
+        Err(error) => {
+            // Nobody can be told when this fails too.
+            let _ = writeln!(std::io::stderr(), "cannot open the log outputs: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    logger.install();
+    notices.iter().for_each(|notice| logger.write(notice));
+    quorate_server::run(&config, &logger)
+}

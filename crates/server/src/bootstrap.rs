@@ -1,0 +1,404 @@
+//! From a data directory to a member: decides between a first start and a restart, opens the log and the backend.
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use prost::Message as _;
+use quorate_backend::{Backend, Table};
+use quorate_core::{
+    CONF_STATE_KEY, Cluster, ClusterMember, LogStart, Stores, cluster_id, member_id,
+};
+use quorate_disk::{Disk, File, OpenMode};
+use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState};
+use quorate_proto::{ClusterId, MemberId};
+use quorate_snap::Snapshotter;
+use quorate_wal::{Batch, Entry, HardState, Identity, Recovered, Wal};
+
+use crate::recovery;
+
+/// Where things are and who the member is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The log's directory; `member/wal` below the data directory unless set.
+    pub wal_dir: Option<PathBuf>,
+    /// Peer URLs of this member, sorted.
+    pub peer_urls: Vec<String>,
+    /// The member's name.
+    pub name: String,
+    /// Mixed into member and cluster ids.
+    pub cluster_token: String,
+    /// Of the log.
+    pub wal: quorate_wal::Options,
+    /// Of the backend.
+    pub backend: quorate_backend::Options,
+    /// Of everything restored.
+    pub recovery: recovery::Options,
+}
+
+/// An opened data directory.
+pub struct Opened {
+    /// This member.
+    pub member_id: MemberId,
+    /// Its cluster.
+    pub cluster_id: ClusterId,
+    /// The log, ready to append.
+    pub wal: Wal,
+    /// What the log held.
+    pub log: LogStart,
+    /// Everything replicated.
+    pub stores: Stores,
+    /// Snapshot files.
+    pub snapshotter: Snapshotter,
+    /// Whether this was the first start.
+    pub is_new: bool,
+    /// Where the log is.
+    pub wal_dir: PathBuf,
+    /// Held while the member runs, so that no second process opens the directory.
+    pub lock: Box<dyn File>,
+}
+
+/// Why a data directory cannot be opened. Nothing in it was changed unless the variant says so.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The directory or a file in it cannot be used.
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process uses it.
+    InUse(PathBuf),
+    /// It belongs to etcd.
+    Etcd(PathBuf),
+    /// There is a database but no log: acknowledged writes may be missing.
+    LogMissing {
+        /// Where the log should be.
+        wal_dir: PathBuf,
+        /// What the database says was applied.
+        applied: u64,
+    },
+    /// The database is ahead of the log: acknowledged writes may be missing.
+    LogTooShort {
+        /// Last index of the log.
+        last: u64,
+        /// What the database says was applied.
+        applied: u64,
+    },
+    /// The log begins after what the database holds: the database is an older copy.
+    BackendTooOld {
+        /// What the database says was applied.
+        applied: u64,
+        /// Where the log begins.
+        first: u64,
+    },
+    /// The log.
+    Wal(quorate_wal::Error),
+    /// The database.
+    Backend(quorate_backend::Error),
+    /// Snapshot files.
+    Snap(quorate_snap::Error),
+    /// The state in the database.
+    Recovery(recovery::Error),
+    /// The stored configuration of the cluster is damaged.
+    ConfState,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { path, source } => write!(f, "cannot use {}: {source}", path.display()),
+            Self::InUse(path) => write!(
+                f,
+                "data directory {} is in use by another process",
+                path.display()
+            ),
+            Self::Etcd(path) => write!(
+                f,
+                "data directory {} belongs to etcd; opening etcd's files is not built yet",
+                path.display()
+            ),
+            Self::LogMissing { wal_dir, applied } => write!(
+                f,
+                "no write-ahead log in {}, but the database holds entries up to {applied}",
+                wal_dir.display()
+            ),
+            Self::LogTooShort { last, applied } => {
+                write!(
+                    f,
+                    "the write-ahead log ends at {last}, but the database holds entries up to {applied}"
+                )
+            }
+            Self::BackendTooOld { applied, first } => {
+                write!(
+                    f,
+                    "the database ends at {applied}, but the write-ahead log begins after {first}"
+                )
+            }
+            Self::Wal(e) => e.fmt(f),
+            Self::Backend(e) => e.fmt(f),
+            Self::Snap(e) => e.fmt(f),
+            Self::Recovery(e) => e.fmt(f),
+            Self::ConfState => f.write_str("the stored configuration of the cluster is damaged"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Term of the entries that found a cluster. Source: etcd v3.7.1 raft Bootstrap.
+const FOUNDING_TERM: u64 = 1;
+const LOCK_FILE: &str = "lock";
+const BACKEND_FILE: &str = "quorate.db";
+const ETCD_BACKEND_FILE: &str = "db";
+/// Entry type of a configuration change.
+const CONF_CHANGE: u8 = 1;
+
+/// Opens a data directory, founding a cluster of one when it is empty.
+///
+/// # Errors
+/// See [`Error`]. A directory of another program, of a newer format or in use is left as it is.
+///
+/// # Durability
+/// When it returns, the log's head and the founding entries are on stable storage.
+pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
+    let member_dir = options.data_dir.join("member");
+    let snap_dir = member_dir.join("snap");
+    let wal_dir = options
+        .wal_dir
+        .clone()
+        .unwrap_or_else(|| member_dir.join("wal"));
+    if exists(disk, &snap_dir.join(ETCD_BACKEND_FILE))? {
+        return Err(Error::Etcd(options.data_dir.clone()));
+    }
+    for dir in [&options.data_dir, &member_dir, &snap_dir] {
+        disk.create_dir_all(dir).map_err(|source| Error::Io {
+            path: dir.clone(),
+            source,
+        })?;
+    }
+    // Names are durable only when their directories are synced: a log in a directory that a crash takes away is lost.
+    let parent = options
+        .data_dir
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    for dir in [parent, &options.data_dir, &member_dir] {
+        disk.sync_dir(dir).map_err(|source| Error::Io {
+            path: dir.to_owned(),
+            source,
+        })?;
+    }
+    let lock = lock(disk, &member_dir.join(LOCK_FILE), &options.data_dir)?;
+    let has_log = exists(disk, &wal_dir)? && !list(disk, &wal_dir)?.is_empty();
+    let backend_path = snap_dir.join(BACKEND_FILE);
+    if !has_log && exists(disk, &backend_path)? {
+        let backend = Backend::open(disk.clone(), &backend_path, options.backend.clone())
+            .map_err(Error::Backend)?;
+        let applied = backend.durable().index;
+        if applied > 0 {
+            return Err(Error::LogMissing { wal_dir, applied });
+        }
+    }
+    let (wal, recovered) = if has_log {
+        reopen(disk, &wal_dir, options)?
+    } else {
+        found(disk, &wal_dir, options)?
+    };
+    let identity = recovered.identity;
+    let backend_options = quorate_backend::Options {
+        identity: Some(quorate_backend::Identity {
+            cluster_id: identity.cluster_id,
+            member_id: identity.member_id,
+        }),
+        ..options.backend.clone()
+    };
+    let backend =
+        Backend::open(disk.clone(), &backend_path, backend_options).map_err(Error::Backend)?;
+    let log = check(&backend, recovered)?;
+    let stores = recovery::restore(&backend, &options.recovery).map_err(Error::Recovery)?;
+    let snap_identity = quorate_snap::Identity {
+        cluster_id: identity.cluster_id,
+        member_id: identity.member_id,
+    };
+    let snapshotter =
+        Snapshotter::open(disk.clone(), &snap_dir, snap_identity).map_err(Error::Snap)?;
+    Ok(Opened {
+        member_id: MemberId(identity.member_id),
+        cluster_id: ClusterId(identity.cluster_id),
+        wal,
+        log,
+        stores,
+        snapshotter,
+        is_new: !has_log,
+        wal_dir,
+        lock,
+    })
+}
+
+fn exists(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool, Error> {
+    disk.exists(path).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn list(disk: &Arc<dyn Disk>, path: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
+    disk.read_dir(path).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn lock(disk: &Arc<dyn Disk>, path: &Path, data_dir: &Path) -> Result<Box<dyn File>, Error> {
+    let io = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = disk.open(path, OpenMode::CreateOrOpen).map_err(io)?;
+    if file.try_lock().map_err(io)? {
+        Ok(file)
+    } else {
+        Err(Error::InUse(data_dir.to_owned()))
+    }
+}
+
+/// Opens an existing log. One without any entry was created by a start that ended before founding the cluster, which is
+/// done now.
+fn reopen(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Wal, Recovered), Error> {
+    let (mut wal, mut recovered) =
+        Wal::open(disk.clone(), dir, options.wal.clone()).map_err(Error::Wal)?;
+    if recovered.entries.is_empty() && recovered.snapshot.is_none() {
+        write_founding(&mut wal, &mut recovered, options)?;
+    }
+    Ok((wal, recovered))
+}
+
+/// Writes the log of a new cluster of one: its identity and the entry that adds its only member, committed.
+///
+/// Source: etcd v3.7.1 server/etcdserver/bootstrap.go, raft v3.7.0 bootstrap.go.
+fn found(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Wal, Recovered), Error> {
+    let id = member_id(&options.peer_urls, &options.cluster_token, None);
+    let cluster = cluster_id(&[id]);
+    let identity = Identity {
+        cluster_id: cluster.0,
+        member_id: id.0,
+    };
+    let mut wal =
+        Wal::create(disk.clone(), dir, identity, options.wal.clone()).map_err(Error::Wal)?;
+    let mut recovered = Recovered {
+        identity,
+        hard_state: HardState::default(),
+        snapshot: None,
+        entries: Vec::new(),
+        torn_tail: None,
+    };
+    write_founding(&mut wal, &mut recovered, options)?;
+    Ok((wal, recovered))
+}
+
+fn write_founding(
+    wal: &mut Wal,
+    recovered: &mut Recovered,
+    options: &Options,
+) -> Result<(), Error> {
+    let id = recovered.identity.member_id;
+    let member = ClusterMember {
+        id,
+        peer_urls: options.peer_urls.clone(),
+        name: options.name.clone(),
+        ..ClusterMember::default()
+    };
+    let change = ConfChange {
+        id: None,
+        r#type: Some(ConfChangeType::ConfChangeAddNode.into()),
+        node_id: Some(id),
+        context: Some(Cluster::founding_context(&member)),
+    };
+    recovered.entries = vec![Entry {
+        term: FOUNDING_TERM,
+        index: 1,
+        kind: CONF_CHANGE,
+        data: change.encode_to_vec().into(),
+    }];
+    recovered.hard_state = HardState {
+        term: FOUNDING_TERM,
+        vote: 0,
+        commit: 1,
+    };
+    let batch = Batch {
+        ticket: 0,
+        entries: recovered.entries.clone(),
+        hard_state: Some(recovered.hard_state),
+        snapshot: None,
+        must_sync: true,
+    };
+    let _synced = wal.append(&[batch]).map_err(Error::Wal)?;
+    Ok(())
+}
+
+/// Checks that the log and the backend belong together, and finds the configuration at the applied index.
+fn check(backend: &Backend, recovered: Recovered) -> Result<LogStart, Error> {
+    let applied = backend.durable().index;
+    let snapshot = recovered.snapshot.unwrap_or_default();
+    let last = recovered.entries.last().map_or(snapshot.index, |e| e.index);
+    if applied < snapshot.index {
+        return Err(Error::BackendTooOld {
+            applied,
+            first: snapshot.index,
+        });
+    }
+    if applied > last {
+        return Err(Error::LogTooShort { last, applied });
+    }
+    let stored = backend
+        .read()
+        .and_then(|txn| txn.get(Table::Meta, CONF_STATE_KEY))
+        .map_err(Error::Backend)?;
+    let conf_state = match stored {
+        Some(json) => parse_conf_state(&json)?,
+        None => founders(&recovered.entries),
+    };
+    Ok(LogStart {
+        snapshot,
+        entries: recovered.entries,
+        hard_state: recovered.hard_state,
+        conf_state,
+    })
+}
+
+/// The founding members: those that the configuration changes at the head of the log add.
+fn founders(entries: &[Entry]) -> ConfState {
+    let voters = entries
+        .iter()
+        .take_while(|e| e.kind == CONF_CHANGE && e.term == FOUNDING_TERM)
+        .filter_map(|e| ConfChange::decode(e.data.clone()).ok()?.node_id)
+        .collect();
+    ConfState {
+        voters,
+        ..ConfState::default()
+    }
+}
+
+fn parse_conf_state(json: &[u8]) -> Result<ConfState, Error> {
+    let value: serde_json::Value = serde_json::from_slice(json).map_err(|_| Error::ConfState)?;
+    let list = |name: &str| -> Result<Vec<u64>, Error> {
+        let Some(ids) = value.get(name) else {
+            return Ok(Vec::new());
+        };
+        let ids = ids.as_array().ok_or(Error::ConfState)?;
+        ids.iter()
+            .map(|id| id.as_u64().ok_or(Error::ConfState))
+            .collect()
+    };
+    Ok(ConfState {
+        voters: list("voters")?,
+        learners: list("learners")?,
+        voters_outgoing: list("voters_outgoing")?,
+        learners_next: list("learners_next")?,
+        auto_leave: value.get("auto_leave").and_then(serde_json::Value::as_bool),
+    })
+}

@@ -1,0 +1,178 @@
+//! The engine's thread: one loop that feeds a member with what happens and does what it asks for.
+use std::time::{Duration, Instant};
+
+use quorate_core::{Actions, Member, Notice, Outlet};
+
+use quorate_rpc::Clock;
+
+use crate::queue::{Event, Queue};
+use crate::workers::{BackendOrder, Chore, LogOrder, Workers};
+
+/// Ticks made up for at most after a pause; more would only fire time-outs in a burst.
+const MAX_LATE_TICKS: u32 = 10;
+
+/// The engine with all its ends.
+pub(crate) struct Engine<O> {
+    pub(crate) member: Member,
+    pub(crate) queue: Queue,
+    pub(crate) workers: Workers,
+    pub(crate) outlet: O,
+    pub(crate) tick: Duration,
+    pub(crate) clock: Clock,
+    /// Called once when the member has published itself.
+    pub(crate) on_ready: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// Why the engine ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// Something failed for good.
+    Fatal(String),
+}
+
+impl<O: Outlet> Engine<O> {
+    /// Runs until the member is stopped or something fails for good, then ends the disk's threads.
+    ///
+    /// # Durability
+    /// When it returns [`Ended::Stopped`], everything applied has been flushed.
+    pub(crate) fn run(mut self) -> Ended {
+        let (mut submissions, mut events) = (Vec::new(), Vec::new());
+        let mut next_tick = Instant::now() + self.tick;
+        let mut ended_early = self.perform_all();
+        let ended = loop {
+            if let Some(ended) = ended_early.take() {
+                break ended;
+            }
+            self.queue.take(next_tick, &mut submissions, &mut events);
+            self.member.handle_time(self.clock.now_ms());
+            let mut ended = None;
+            for event in events.drain(..) {
+                ended = self.handle(event).or(ended);
+            }
+            if !submissions.is_empty() {
+                let capacity = submissions.capacity();
+                self.member
+                    .handle_submissions(std::mem::take(&mut submissions));
+                submissions.reserve(capacity.min(1_024));
+            }
+            self.tick_when_due(&mut next_tick);
+            if let Some(ended) = ended.or_else(|| self.perform_all()) {
+                break ended;
+            }
+        };
+        self.end(ended)
+    }
+
+    fn handle(&mut self, event: Event) -> Option<Ended> {
+        match event {
+            Event::Synced(synced) => self.member.handle_synced(&synced),
+            Event::Flushed(applied) => self.member.handle_flushed(applied),
+            Event::Compacted => self.member.handle_compacted(),
+            Event::SnapshotSaved { index, term } => self.member.handle_snapshot_saved(index, term),
+            Event::Fatal(why) => return Some(Ended::Fatal(why)),
+            Event::Stop => return Some(Ended::Stopped),
+        }
+        None
+    }
+
+    fn tick_when_due(&mut self, next_tick: &mut Instant) {
+        let now = Instant::now();
+        let mut late = 0;
+        while now >= *next_tick {
+            self.member.handle_tick(self.clock.now_ms());
+            *next_tick += self.tick;
+            late += 1;
+            if late == MAX_LATE_TICKS {
+                *next_tick = now + self.tick;
+            }
+        }
+    }
+
+    /// Does what the member asks for. What it asks for while that is done comes with the next turn.
+    fn perform_all(&mut self) -> Option<Ended> {
+        let actions = self.member.take_actions();
+        let fatal = actions.fatal.clone();
+        self.perform(actions);
+        fatal.map(Ended::Fatal)
+    }
+
+    fn perform(&mut self, actions: Actions) {
+        // A thread that has gone told why in a fatal event, which ends the loop in its next turn.
+        if !actions.persist.is_empty() {
+            let _ = self.workers.log.send(LogOrder::Append(actions.persist));
+        }
+        if actions.published {
+            self.outlet.published();
+        }
+        if !actions.replies.is_empty() {
+            self.outlet.deliver(actions.replies);
+        }
+        if let Some(job) = actions.flush {
+            let _ = self.workers.backend.send(BackendOrder::Flush(job));
+        }
+        if let Some(job) = actions.compact {
+            let _ = self.workers.backend.send(BackendOrder::Compact(job));
+        }
+        if let Some(snapshot) = actions.save_snapshot {
+            let _ = self.workers.chores.send(Chore::Save(snapshot));
+        }
+        if let Some(index) = actions.release_log {
+            let _ = self.workers.log.send(LogOrder::Release(index));
+        }
+        for notice in &actions.notices {
+            tell(notice);
+        }
+        if actions.ready
+            && let Some(ready) = self.on_ready.take()
+        {
+            ready();
+        }
+    }
+
+    fn end(mut self, ended: Ended) -> Ended {
+        self.member.stop();
+        self.perform_all();
+        let backend = self.member.stores().backend.clone();
+        self.workers.join();
+        if ended == Ended::Stopped
+            && let Some(job) = backend.seal()
+            && let Err(e) = job.run()
+        {
+            return Ended::Fatal(format!("cannot flush the backend at the end: {e}"));
+        }
+        ended
+    }
+}
+
+/// Writes what an operator should read.
+fn tell(notice: &Notice) {
+    match notice {
+        Notice::BecameLeader { term } => tracing::info!(term, "became leader"),
+        Notice::LeaderChanged { leader: 0, term } => tracing::warn!(term, "lost leader"),
+        Notice::LeaderChanged { leader, term } => {
+            tracing::info!(leader = %format_args!("{leader:x}"), term, "found leader");
+        }
+        Notice::ClusterVersion(version) => {
+            tracing::info!(cluster_version = %version, "set cluster version")
+        }
+        Notice::QuotaExceeded => tracing::warn!("message exceeded backend quota; raising alarm"),
+        Notice::ConfigurationChanged { voters, learners } => {
+            tracing::info!(voters = %hex(voters), learners = %hex(learners), "applied a configuration change");
+        }
+        Notice::ConfigurationRefused(why) => {
+            tracing::warn!(error = %why, "refused a configuration change")
+        }
+        Notice::AutoCompacted { revision } => tracing::info!(revision, "completed auto compaction"),
+        Notice::LeasesExpired { count } => tracing::debug!(count, "leases expired"),
+        _ => tracing::info!("{notice:?}"),
+    }
+}
+
+fn hex(ids: &[u64]) -> String {
+    ids.iter()
+        .map(|id| format!("{id:x}"))
+        .collect::<Vec<_>>()
+        .join(",")
+}

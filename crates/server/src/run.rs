@@ -1,0 +1,446 @@
+//! Starting and stopping a member: which thread does what, in which order.
+use std::io;
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use quorate_core::{Handles, Member};
+use quorate_disk::{Disk, RealDisk};
+use quorate_rpc::{Clock, FrontDoor, Mailboxes, Registry, ServiceOptions, Services, Stop};
+
+use crate::bootstrap::{self, Opened};
+use crate::config::{AuthToken, AutoCompaction, Config, Gate, Url};
+use crate::engine::{Ended, Engine};
+use crate::log::Logger;
+use crate::metrics::Metrics;
+use crate::no_sync::NoSyncDisk;
+use crate::queue::{Event, Queue};
+use crate::recovery;
+use crate::version;
+use crate::workers::{WorkerOptions, Workers};
+
+/// Unflushed bytes that start a flush at once.
+const FLUSH_BYTES: u64 = 64 << 20;
+/// Largest batch of entries handed to the log or applied at once. Source: etcd v3.7.1 maxSizePerMsg.
+const BATCH_BYTES: u64 = 1 << 20;
+/// Version that members like this one agree on.
+const CLUSTER_VERSION: &str = "3.7.0";
+/// Simple tokens held at once.
+const TOKENS_MAX: usize = 1_000_000;
+/// Connection threads at most; each is a runtime of its own.
+const CONNECTION_THREADS_MAX: usize = 64;
+
+/// What the main thread waits for.
+enum Turn {
+    Ready,
+    Signal(&'static str),
+    EngineEnded(Ended),
+}
+
+/// Runs a member until it is told to stop or cannot go on.
+///
+/// Returns the process' exit code: 0 after an orderly stop, 1 when it did not start or ended by itself.
+pub fn run(config: &Config, logger: &Logger) -> ExitCode {
+    let code = match start(config, logger) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!(error = %error, "failed to start");
+            ExitCode::from(1)
+        }
+    };
+    logger.flush();
+    code
+}
+
+fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
+    let listeners = listen(config)?;
+    let disk: Arc<dyn Disk> = if config.unsafe_no_fsync {
+        Arc::new(NoSyncDisk)
+    } else {
+        Arc::new(RealDisk)
+    };
+    let opened = open(config, &disk)?;
+    logger.write(&config.start_line(!opened.is_new));
+    let clock = Clock::start();
+    let (turns, wait) = channel();
+    watch_signals(turns.clone()).map_err(|e| format!("cannot watch signals: {e}"))?;
+    let metrics = Metrics::new();
+    let threads = connection_threads();
+    let mailboxes = Mailboxes::new(threads);
+    let queue = Queue::default();
+    let (handles, engine) =
+        start_engine(config, opened, clock, &queue, &metrics, &mailboxes, &turns)?;
+    let mut registry = Registry::new(threads);
+    registry.add_source(move |text| metrics.render(text));
+    let registry = Arc::new(registry);
+    let options = door_options(config, threads);
+    let door = FrontDoor::new(listeners, &options, clock, &registry)
+        .map_err(|e| format!("cannot serve clients: {e}"))?;
+    let ended = serve(
+        config, &wait, door, &handles, &mailboxes, &registry, clock, &queue,
+    );
+    drop(handles);
+    // The engine has ended or was told to; its thread ends with it.
+    let _ = engine.join();
+    Ok(ended)
+}
+
+/// Waits for readiness, serves, waits for the end, and ends in order: front door, engine, disk.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the ends of everything that was started, each used once"
+)]
+fn serve(
+    config: &Config,
+    wait: &Receiver<Turn>,
+    door: FrontDoor,
+    handles: &Handles,
+    mailboxes: &Mailboxes,
+    registry: &Arc<Registry>,
+    clock: Clock,
+    queue: &Queue,
+) -> ExitCode {
+    let mut door = Some(door);
+    let mut serving = None;
+    loop {
+        match wait.recv() {
+            Ok(Turn::Ready) => {
+                tracing::info!("ready to serve client requests");
+                if let Some(door) = door.take() {
+                    serving = Some(open_door(config, door, handles, mailboxes, registry, clock));
+                }
+            }
+            Ok(Turn::Signal(name)) => {
+                tracing::info!(signal = name, "received signal; shutting down");
+                if let Some(serving) = serving.take() {
+                    Serving::close(serving);
+                }
+                queue.push(Event::Stop);
+            }
+            Ok(Turn::EngineEnded(Ended::Stopped)) => return ExitCode::SUCCESS,
+            Ok(Turn::EngineEnded(Ended::Fatal(why))) => {
+                // Nothing is acknowledged any more; waiting for callers would only delay the restart that recovers.
+                tracing::error!(error = %why, "the member cannot go on");
+                return ExitCode::from(1);
+            }
+            Err(_) => return ExitCode::from(1),
+        }
+    }
+}
+
+/// The open front door.
+struct Serving {
+    stop: Stop,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Serving {
+    /// Lets the calls under way end and waits for the connection threads.
+    fn close(self) {
+        self.stop.stop();
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn open_door(
+    config: &Config,
+    door: FrontDoor,
+    handles: &Handles,
+    mailboxes: &Mailboxes,
+    registry: &Arc<Registry>,
+    clock: Clock,
+) -> Serving {
+    let FrontDoor { workers, stop } = door;
+    let options = service_options(config);
+    let mut threads = Vec::new();
+    for worker in workers {
+        let index = worker.index();
+        let (handles, mailboxes) = (handles.clone(), mailboxes.clone());
+        let (registry, mut options) = (registry.clone(), options.clone());
+        options.seed = options.seed.wrapping_add(index as u64);
+        let serve = move || {
+            let services = || Services::new(index, handles, mailboxes, registry, clock, options);
+            if let Err(e) = worker.run(services) {
+                tracing::error!(error = %e, "a connection thread ended");
+            }
+        };
+        match thread::Builder::new()
+            .name(format!("conn-{index}"))
+            .spawn(serve)
+        {
+            Ok(thread) => threads.push(thread),
+            Err(e) => tracing::error!(error = %e, "cannot start a connection thread"),
+        }
+    }
+    for url in &config.listen_client_urls {
+        tracing::info!(
+            traffic = "grpc+http",
+            address = %format_args!("{}:{}", url.host(), url.port()),
+            "serving client traffic insecurely; this is strongly discouraged!"
+        );
+    }
+    Serving { stop, threads }
+}
+
+fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
+    let bind = |url: &Url| {
+        let host = if url.host() == "localhost" {
+            "127.0.0.1"
+        } else {
+            url.host()
+        };
+        TcpListener::bind((host, url.port()))
+            .map_err(|e| format!("cannot listen on {}: {e}", url.as_str()))
+    };
+    config.listen_client_urls.iter().map(bind).collect()
+}
+
+fn open(config: &Config, disk: &Arc<dyn Disk>) -> Result<Opened, String> {
+    // A member that has data ignores what a new cluster would begin with, as etcd does.
+    let wal_dir = config
+        .wal_dir
+        .clone()
+        .unwrap_or_else(|| config.data_dir.join("member").join("wal"));
+    let has_log = quorate_wal::Wal::exists(disk.as_ref(), &wal_dir).unwrap_or(false);
+    let (peer_urls, token) = if has_log {
+        (
+            config.initial_advertise_peer_urls.clone(),
+            config.initial_cluster_token.clone(),
+        )
+    } else {
+        let bootstrap = config.bootstrap().map_err(|e| e.to_string())?;
+        (bootstrap.peer_urls, bootstrap.token)
+    };
+    let election_ms = u64::try_from(config.election_timeout().as_millis()).unwrap_or(u64::MAX);
+    let options = bootstrap::Options {
+        data_dir: config.data_dir.clone(),
+        wal_dir: config.wal_dir.clone(),
+        peer_urls: peer_urls
+            .iter()
+            .map(|url| url.as_str().to_owned())
+            .collect(),
+        name: config.name.clone(),
+        cluster_token: token,
+        wal: quorate_wal::Options::default(),
+        backend: quorate_backend::Options::default(),
+        recovery: recovery::Options {
+            kv: quorate_mvcc::Options {
+                compaction_batch_rows: config.compaction_batch_limit,
+                ..quorate_mvcc::Options::default()
+            },
+            lease: quorate_lease::Options {
+                min_ttl_s: min_ttl_s(election_ms),
+                revoke_retry_ms: request_timeout_ms(election_ms),
+                checkpoint_interval_ms: config
+                    .feature_gates
+                    .is_enabled(Gate::LeaseCheckpoint)
+                    .then_some(quorate_lease::CHECKPOINT_INTERVAL_MS),
+                ..quorate_lease::Options::default()
+            },
+            auth: quorate_auth::Options {
+                bcrypt_cost: config.bcrypt_cost,
+                token_provider: match config.auth_token {
+                    AuthToken::Simple => quorate_auth::TokenProvider::Simple {
+                        ttl_ms: u64::try_from(config.auth_token_ttl.as_millis())
+                            .unwrap_or(u64::MAX),
+                        tokens_max: TOKENS_MAX,
+                    },
+                    AuthToken::Disabled => quorate_auth::TokenProvider::Noop,
+                },
+            },
+            max_learners: config.max_learners,
+        },
+    };
+    bootstrap::open(disk, &options).map_err(|e| e.to_string())
+}
+
+/// The smallest time to live. Source: etcd v3.7.1 server.go, minTTL: three halves of the election time-out, rounded up.
+fn min_ttl_s(election_ms: u64) -> i64 {
+    i64::try_from((3 * election_ms / 2).div_ceil(1_000)).unwrap_or(i64::MAX)
+}
+
+fn request_timeout_ms(election_ms: u64) -> u64 {
+    5_000 + 2 * election_ms
+}
+
+fn member_config(config: &Config, opened: &Opened) -> quorate_core::Config {
+    let unix = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let unix_ns = u64::try_from(unix.as_nanos() & u128::from(u64::MAX)).unwrap_or(0);
+    quorate_core::Config {
+        member_id: opened.member_id,
+        cluster_id: opened.cluster_id,
+        name: config.name.clone(),
+        client_urls: config
+            .advertise_client_urls
+            .iter()
+            .map(|u| u.as_str().to_owned())
+            .collect(),
+        tick_ms: u64::try_from(config.heartbeat_interval.as_millis()).unwrap_or(u64::MAX),
+        election_ticks: config.election_ticks as usize,
+        pre_vote: config.pre_vote,
+        initial_election_tick_advance: config.initial_election_tick_advance,
+        max_request_bytes: config.max_request_bytes,
+        snapshot_count: config.snapshot_count,
+        catchup_entries: config.snapshot_catchup_entries,
+        flush_interval_ms: u64::try_from(config.backend_batch_interval.as_millis())
+            .unwrap_or(u64::MAX),
+        flush_bytes: FLUSH_BYTES,
+        quota_bytes: config.quota_backend_bytes,
+        lease_checkpoint: config.feature_gates.is_enabled(Gate::LeaseCheckpoint),
+        auto_compaction: match config.auto_compaction {
+            AutoCompaction::Off => quorate_core::AutoCompaction::Off,
+            AutoCompaction::Periodic(period) => quorate_core::AutoCompaction::Periodic {
+                period_ms: u64::try_from(period.as_millis()).unwrap_or(u64::MAX),
+            },
+            AutoCompaction::Revision(retention) => {
+                quorate_core::AutoCompaction::Revision { retention }
+            }
+        },
+        seed: unix_ns ^ opened.member_id.0,
+        start_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+        batch_bytes: BATCH_BYTES,
+        cluster_version: CLUSTER_VERSION.to_owned(),
+    }
+}
+
+fn start_engine(
+    config: &Config,
+    opened: Opened,
+    clock: Clock,
+    queue: &Queue,
+    metrics: &Metrics,
+    mailboxes: &Mailboxes,
+    turns: &Sender<Turn>,
+) -> Result<(Handles, JoinHandle<()>), String> {
+    let member_config = member_config(config, &opened);
+    let Opened {
+        member_id,
+        cluster_id,
+        wal,
+        log,
+        stores,
+        snapshotter,
+        wal_dir,
+        lock,
+        ..
+    } = opened;
+    tracing::info!(
+        cluster_id = %cluster_id,
+        local_member_id = %member_id,
+        applied = stores.backend.applied().index,
+        wal_dir = %wal_dir.display(),
+        "opened the data directory"
+    );
+    let tick = config.heartbeat_interval;
+    let logger = slog::Logger::root(slog::Discard, slog::o!());
+    let member = Member::new(member_config, log, stores, &logger, clock.now_ms())
+        .map_err(|e| format!("cannot start raft: {e}"))?;
+    let stores = member.stores();
+    let handles = Handles {
+        intake: Arc::new(queue.clone()),
+        view: member.view(),
+        reader: stores.kv.reader(),
+        auth: stores.auth.reader(),
+        backend: stores.backend.clone(),
+        quota: member.quota(),
+    };
+    let options = WorkerOptions {
+        compaction_pause: config.compaction_sleep_interval,
+        keep_snapshots: config
+            .max_snapshots
+            .map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)),
+    };
+    let workers = Workers::start(wal, snapshotter, queue, metrics, &options)
+        .map_err(|e| format!("cannot start a thread: {e}"))?;
+    let ready = turns.clone();
+    let engine = Engine {
+        member,
+        queue: queue.clone(),
+        workers,
+        outlet: mailboxes.clone(),
+        tick,
+        clock,
+        on_ready: Some(Box::new(move || {
+            let _ = ready.send(Turn::Ready);
+        })),
+    };
+    let ended = turns.clone();
+    let thread = thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(move || {
+            let outcome = engine.run();
+            drop(lock);
+            let _ = ended.send(Turn::EngineEnded(outcome));
+        })
+        .map_err(|e| format!("cannot start a thread: {e}"))?;
+    Ok((handles, thread))
+}
+
+fn connection_threads() -> usize {
+    thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(CONNECTION_THREADS_MAX)
+}
+
+fn door_options(config: &Config, threads: usize) -> quorate_rpc::Options {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    quorate_rpc::Options {
+        threads,
+        max_request_bytes: config.max_request_bytes,
+        max_concurrent_streams: config.max_concurrent_streams,
+        keepalive_min_ms: ms(config.grpc_keepalive_min_time),
+        keepalive_interval_ms: config.grpc_keepalive.map_or(0, |k| ms(k.interval)),
+        keepalive_timeout_ms: config.grpc_keepalive.map_or(0, |k| ms(k.timeout)),
+        ..quorate_rpc::Options::default()
+    }
+}
+
+fn service_options(config: &Config) -> ServiceOptions {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let unix = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    ServiceOptions {
+        max_txn_ops: config.max_txn_ops,
+        max_request_bytes: config.max_request_bytes,
+        election_timeout_ms: ms(config.election_timeout()),
+        quota_bytes: config.quota_backend_bytes,
+        server_version: version::ETCD_VERSION.to_owned(),
+        watch_progress_interval_ms: ms(config.watch_progress_notify_interval),
+        seed: u64::from(unix.subsec_nanos()) ^ unix.as_secs(),
+    }
+}
+
+/// Turns the signals that ask for an end into turns of the main thread.
+fn watch_signals(turns: Sender<Turn>) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let (mut terminate, mut interrupt) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        )
+    };
+    let watch = move || {
+        runtime.block_on(async move {
+            tokio::select! {
+                _ = terminate.recv() => { let _ = turns.send(Turn::Signal("terminated")); }
+                _ = interrupt.recv() => { let _ = turns.send(Turn::Signal("interrupt")); }
+            }
+        });
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(watch)?;
+    Ok(())
+}

@@ -45,6 +45,66 @@ pub fn fuzz_open(seed: u64) {
     );
 }
 
+/// Flips one bit of a log of about 64 KiB of which all is durable.
+///
+/// # Panics
+/// When the log then opens with anything but all its entries.
+pub fn fuzz_flip(seed: u64) {
+    let mut random = Random(seed);
+    let disk = Arc::new(SimDisk::new(seed));
+    let options = Options {
+        segment_bytes: 1 << (12 + random.below(6)),
+        identity: Some(IDENTITY),
+    };
+    let last = 64 + random.below(40);
+    let written = Wal::create(disk.clone(), Path::new(DIR), IDENTITY, options.clone())
+        .and_then(|mut wal| (1..=last).try_for_each(|index| append_one(&mut wal, index)));
+    assert!(written.is_ok(), "seed {seed}: {written:?}");
+    let names = disk.read_dir(Path::new(DIR)).unwrap_or_default();
+    let Some(name) = names.get(random.position(names.len())) else {
+        return;
+    };
+    let path = Path::new(DIR).join(name);
+    let mut bytes = disk.peek(&path).unwrap_or_default();
+    let at = random.position(crate::fields::used_len(&bytes) + 512);
+    if let Some(byte) = bytes.get_mut(at) {
+        *byte ^= 1 << random.below(8);
+    }
+    assert!(disk.poke(&path, bytes).is_ok(), "seed {seed}");
+    match Wal::open(disk, Path::new(DIR), options) {
+        Ok((_, found)) => {
+            assert_eq!(found.entries.len() as u64, last, "seed {seed} byte {at}");
+            for entry in &found.entries {
+                assert_eq!(entry.data, data_of(entry.term, entry.index), "seed {seed}");
+            }
+        }
+        Err(Error::Corrupt(corruption)) => {
+            assert_eq!(corruption.path, path, "seed {seed} byte {at}");
+            assert!(corruption.offset <= at as u64, "seed {seed} byte {at}");
+        }
+        Err(error) => assert!(
+            at < 8 && matches!(error, Error::NotALog { .. }),
+            "seed {seed} byte {at}: {error}"
+        ),
+    }
+}
+
+fn append_one(wal: &mut Wal, index: u64) -> Result<(), Error> {
+    let entry = Entry {
+        term: 1,
+        index,
+        kind: 0,
+        data: data_of(1, index),
+    };
+    wal.append(&[Batch {
+        ticket: index,
+        entries: vec![entry],
+        must_sync: true,
+        ..Batch::default()
+    }])
+    .map(|_| ())
+}
+
 /// Says what an entry holds, so that any entry found can be checked.
 fn data_of(term: u64, index: u64) -> Bytes {
     let len = (term * 7919 + index * 104_729) % 1500;
@@ -164,6 +224,13 @@ mod tests {
     fn damaged_logs_open_or_say_why_not() {
         for seed in 0..3000 {
             super::fuzz_open(seed);
+        }
+    }
+
+    #[test]
+    fn flipped_bits_shorten_no_log() {
+        for seed in 0..1000 {
+            super::fuzz_flip(seed);
         }
     }
 }

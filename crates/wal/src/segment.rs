@@ -17,7 +17,7 @@ const TEMPORARY_SUFFIX: &str = ".tmp";
 /// What files made ahead, and files made when one is needed, start with.
 const PREPARED_PREFIX: &str = "prepared-";
 const INLINE_PREFIX: &str = "inline-";
-/// Zeros written at once.
+/// Zeros written and synced at once, so that the syncs of appends never wait behind a whole segment of zeros.
 const ZERO_WRITE_BYTES: u64 = 1 << 20;
 
 /// Returns `<sequence>-<index of the next entry>.wal`, 16 hexadecimal digits each.
@@ -134,6 +134,7 @@ impl PrepareJob {
             let part = zeros.get(..memory_len(count)).unwrap_or(&zeros);
             file.write_all_at(part, position)
                 .map_err(at("fill with zeros", &self.path))?;
+            file.sync_data().map_err(at("sync", &self.path))?;
             position += count;
         }
         file.sync_all().map_err(at("sync", &self.path))?;

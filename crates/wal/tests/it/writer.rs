@@ -194,3 +194,12 @@ fn real_disk_keeps_a_log_over_many_segments() {
         assert_eq!(Model::of(recovered), model);
     }
 }
+
+#[test]
+fn parts_can_go_to_other_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<Wal>();
+    is_send::<quorate_wal::PrepareJob>();
+    is_send::<quorate_wal::PreparedSegment>();
+    is_send::<quorate_wal::Synced>();
+}

@@ -11,6 +11,9 @@ use crate::{Error, RevisionEvents};
 /// Most bytes of revisions read from the log in one step.
 const STEP_BYTES_MAX: usize = 4 << 20;
 
+/// No further revision is handed out in a step that has queued this many responses.
+const STEP_RESPONSES_MAX: usize = 16 << 10;
+
 /// What the synced watchers of a variant get of one revision.
 #[derive(Debug)]
 struct Parcel {
@@ -46,17 +49,18 @@ impl<H: History> WatchHub<H> {
             return Ok(());
         }
         self.streams.take_crowded();
+        let mut responses = 0;
         for revision in &revisions {
-            self.deliver(revision)?;
-            if self.streams.take_crowded() {
+            responses += self.deliver(revision)?;
+            if self.streams.take_crowded() || responses >= STEP_RESPONSES_MAX {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Moves the cursor of all synced watchers over one revision.
-    fn deliver(&mut self, revision: &RevisionEvents) -> Result<(), Error> {
+    /// Moves the cursor of all synced watchers over one revision, and returns how many are told of it.
+    fn deliver(&mut self, revision: &RevisionEvents) -> Result<usize, Error> {
         assert!(
             revision.main == self.live + 1,
             "revision {} after {}",
@@ -65,9 +69,11 @@ impl<H: History> WatchHub<H> {
         );
         self.start_future();
         let parcels = self.pack(revision)?;
-        let mut full = Vec::new();
+        let (mut full, mut told) = (Vec::new(), 0);
         for Parcel { to, events } in &parcels {
-            for member in &self.groups.variants(to.group)[usize::from(to.variant)].members {
+            let members = &self.groups.variants(to.group)[usize::from(to.variant)].members;
+            told += members.len();
+            for member in members {
                 if self.streams.send(
                     member.stream,
                     member.watch_id,
@@ -86,7 +92,7 @@ impl<H: History> WatchHub<H> {
             self.block(watcher, revision.main);
         }
         self.live = revision.main;
-        Ok(())
+        Ok(told)
     }
 
     /// Makes members of the watchers that wait for the revision after the cursor.

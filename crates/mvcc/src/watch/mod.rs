@@ -23,6 +23,7 @@ mod interval_tree;
 mod live;
 mod message;
 mod options;
+mod place;
 mod progress;
 mod range_index;
 mod slab;

@@ -19,6 +19,8 @@ pub(super) struct Streams {
     pub(super) pending_events: usize,
     /// Bytes queued on all streams, shared ones counted wherever they are queued.
     pub(super) pending_bytes: usize,
+    /// Events taken off the queues.
+    pub(super) events_sent: u64,
     /// Streams that are not closed.
     pub(super) open: usize,
 }
@@ -88,6 +90,7 @@ impl Streams {
             crowded: false,
             pending_events: 0,
             pending_bytes: 0,
+            events_sent: 0,
             open: 0,
         }
     }
@@ -270,6 +273,7 @@ impl Streams {
             }
             bytes += next;
             self.pending_events -= response.events.len();
+            self.events_sent += response.events.len() as u64;
             out.extend(stream.outbox.pop_front());
         }
         self.pending_bytes -= bytes;

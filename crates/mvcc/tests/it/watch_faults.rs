@@ -255,6 +255,22 @@ fn rows_removed_while_history_is_read_are_not_taken_for_its_whole_17529() {
 }
 
 #[test]
+fn a_watcher_of_the_future_is_not_cancelled_in_the_middle_of_a_publication() {
+    let store = TestStore::new(LOG_BYTES);
+    let mut hub = hub(&store);
+    let stream = hub.open_stream(0);
+    store.put("a", "1");
+    // Readers are shown revisions 3 and 4 and their compaction before the log is.
+    store.compact_ahead_of_log(4);
+    hub.create(stream, create("a", 0));
+    store.put("a", "2");
+    store.put("a", "3");
+    let responses = drain(&mut hub, stream);
+    assert_eq!(revisions(&responses, 0), [3, 4]);
+    assert!(responses.iter().all(|response| !response.canceled));
+}
+
+#[test]
 fn the_deletion_at_the_compact_revision_is_told_18089() {
     let store = TestStore::new(0);
     let mut hub = hub(&store);
@@ -393,7 +409,11 @@ fn a_hundred_thousand_watchers_of_one_stream_are_told_in_bounded_pieces() {
         steps += 1;
     }
     assert!(steps > 10, "a large stream goes in pieces");
-    assert_eq!(hub.stats(), WatchStats::default());
+    let left = WatchStats {
+        events_sent: hub.stats().events_sent,
+        ..WatchStats::default()
+    };
+    assert_eq!(hub.stats(), left);
 }
 
 #[test]
@@ -518,7 +538,11 @@ fn a_round_of_progress_ends_with_its_stream() {
     hub.close_stream(second);
     hub.close_stream(first);
     while hub.advance().unwrap() {}
-    assert_eq!(hub.stats(), WatchStats::default());
+    let left = WatchStats {
+        events_sent: hub.stats().events_sent,
+        ..WatchStats::default()
+    };
+    assert_eq!(hub.stats(), left);
     // Their places are taken again.
     let other = hub.open_stream(700_000);
     hub.create(other, notified);

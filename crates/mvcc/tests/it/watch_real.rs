@@ -28,7 +28,7 @@ impl Pair {
             seed,
             outbox_bytes_per_watcher: 2000,
             stretch_rows: 4,
-            stretches_kept: usize::from(seed % 2 == 0),
+            stretches_kept: usize::from(seed.is_multiple_of(2)),
             ..WatchOptions::default()
         };
         let mut hub = WatchHub::new(db.reader(), options);
@@ -171,4 +171,10 @@ fn watchers_of_the_real_store_lose_repeat_and_reorder_nothing() {
         compacted += watchers.filter(|seen| seen.compacted).count();
     }
     assert!(compacted > 20, "{compacted} compacted watchers");
+}
+
+#[test]
+fn a_hub_can_be_moved_to_its_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<WatchHub>();
 }

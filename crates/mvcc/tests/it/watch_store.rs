@@ -194,6 +194,12 @@ impl TestStore {
         self.inner.compact_revision.set(revision);
     }
 
+    /// Moves the compact revision beyond the log, as another thread sees it in the middle of a publication.
+    pub(crate) fn compact_ahead_of_log(&self, revision: i64) {
+        assert!(revision > self.revision());
+        self.inner.compact_revision.set(revision);
+    }
+
     /// Removes the rows that the compact revision gives up: of each key all but the newest up to it, and that one too if
     /// it is a tombstone below it.
     pub(crate) fn scrub(&self) {

@@ -136,7 +136,7 @@ impl Backend {
         self.shared.flushed_revision()
     }
 
-    /// Begins the transaction that brings the backend to a log index.
+    /// Begins the transaction that brings the backend to a log index; the index it is at already is allowed.
     ///
     /// After a failed flush this goes on working, in memory: nothing is lost by it, since the log has all of it, and whoever
     /// ran the flush has the error that ends the member.

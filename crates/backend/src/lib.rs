@@ -35,6 +35,12 @@
 //! After a write or sync has failed the backend is poisoned: nothing is written any more, so that the file keeps its last
 //! whole state; open it again to recover.
 //!
+//! # Filling a new file
+//!
+//! An image of another member's database goes into a new file as [`MaintenanceTxn`]s, as many as memory asks for, and then
+//! one [`ApplyTxn`] at the image's index and term, flushed. The index is there only when all the rest is; the file is renamed
+//! to its place after that.
+//!
 //! # Example
 //!
 //! ```

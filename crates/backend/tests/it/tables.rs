@@ -436,3 +436,47 @@ fn the_same_run_writes_the_same_file() {
     };
     assert!(run() == run());
 }
+
+#[test]
+fn an_image_fills_a_new_file() {
+    let source = open(&disk(1)).unwrap();
+    let mut txn = source.begin_apply(77, 3);
+    for main in 2..400 {
+        let record = Bytes::from(vec![3; 100]);
+        txn.put_revision(Revision::new(main, 0), main % 9 == 0, record);
+    }
+    txn.put(Table::AuthUsers, b"root", Bytes::from_static(b"user"));
+    txn.put(Table::Meta, b"confState", Bytes::from_static(b"{}"));
+    txn.commit(5);
+    let image = source.read().unwrap();
+
+    let disk = disk(2);
+    let target = open(&disk).unwrap();
+    for table in Table::ALL {
+        for rows in image
+            .scan(table, Bound::Unbounded, 10_000)
+            .unwrap()
+            .chunks(64)
+        {
+            let mut maintenance = target.maintenance().unwrap();
+            for (key, value) in rows {
+                if !key.starts_with(b"consistent_index") && !key.starts_with(b"term") {
+                    maintenance.put(table, key, value.clone());
+                }
+            }
+            maintenance.commit().unwrap();
+        }
+    }
+    assert_eq!(target.durable().index, 0);
+    let applied = image.applied();
+    let txn = target.begin_apply(applied.index, applied.term);
+    txn.commit(applied.digest);
+    flush(&target);
+    drop(target);
+    let target = open(&disk).unwrap();
+    assert_eq!(
+        read_all(&target.read().unwrap(), 100).unwrap(),
+        read_all(&image, 100).unwrap()
+    );
+    assert_eq!(target.sizes().in_use_bytes, source.sizes().in_use_bytes);
+}

@@ -9,6 +9,15 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 const BATCHES: i64 = 1500;
 const PER_BATCH: i64 = 4;
 
+/// Ends the other threads, also when this one fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 fn record(rev: Revision) -> Bytes {
     Bytes::from(format!("record of {rev}"))
 }
@@ -21,6 +30,7 @@ fn readers_always_see_whole_batches() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            let _ending = Ending(&done);
             for main in 2..BATCHES {
                 let mut txn = backend.begin_apply(main.cast_unsigned(), 1);
                 for sub in 0..PER_BATCH {
@@ -32,7 +42,6 @@ fn readers_always_see_whole_batches() {
                 txn.commit(main.cast_unsigned());
                 newest.store(main, Ordering::Release);
             }
-            done.store(true, Ordering::Release);
         });
         scope.spawn(|| {
             while !done.load(Ordering::Acquire) {

@@ -1,6 +1,5 @@
 //! Flushes, compactions and snapshots of the log.
 use prost::Message as _;
-use quorate_mvcc::CompactionJob;
 use quorate_proto::raftpb;
 
 use super::{Flush, Member};
@@ -33,12 +32,17 @@ impl Member {
         }
     }
 
-    /// Starts the next compaction once what scheduled it is durable: it deletes only what is on disk.
+    /// Starts the next compaction once what scheduled it is durable: it deletes only what is on disk. Until then a flush
+    /// is hurried along.
     pub(super) fn start_compaction(&mut self) {
-        let durable = self.stores.backend.durable().index;
-        let ready = |(index, _): &(u64, CompactionJob)| *index <= durable;
-        if self.compaction.running || self.compaction.waiting.front().is_none_or(|c| !ready(c)) {
+        let Some((scheduled, _)) = self.compaction.waiting.front() else {
             return;
+        };
+        if self.compaction.running {
+            return;
+        }
+        if *scheduled > self.stores.backend.durable().index {
+            return self.start_flush();
         }
         self.compaction.running = true;
         self.actions.compact = self.compaction.waiting.pop_front().map(|(_, job)| job);

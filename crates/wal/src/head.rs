@@ -205,6 +205,19 @@ mod tests {
     }
 
     #[test]
+    fn each_segment_of_each_log_has_its_own_seed() {
+        let mut seeds = std::collections::BTreeSet::from([head().seed()]);
+        let mut other = head();
+        other.sequence += 1;
+        seeds.insert(other.seed());
+        other.identity.member_id += 1;
+        seeds.insert(other.seed());
+        other.identity.cluster_id += 1;
+        seeds.insert(other.seed());
+        assert_eq!(seeds.len(), 4);
+    }
+
+    #[test]
     fn newer_version_is_told_from_damage() {
         let (mut bytes, _) = head().encode();
         bytes[8] = 2;

@@ -302,3 +302,87 @@ pub(crate) fn find_proof(bytes: &[u8], offset: u64, seed: u32, durable: u64) -> 
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            crc: 0,
+            previous: 0x0102_0304,
+            payload_crc: crc32fast::hash(b"data"),
+            payload_len: 4,
+            synced_to: 0x80,
+            zero_sectors: 0,
+            term: 5,
+            index: 99,
+            kind: 2,
+            record_type: RecordType::Entry,
+            last_of_batch: true,
+        }
+    }
+
+    /// A file whose bytes are zeros but for one record at `offset`.
+    fn file(offset: u64, seed: u32) -> Vec<u8> {
+        let mut bytes = vec![0; memory_len(offset)];
+        header().encode(&mut bytes, seed, offset);
+        bytes.extend_from_slice(b"data");
+        encode_end(&mut bytes, offset + HEADER_BYTES + 4);
+        bytes
+    }
+
+    #[test]
+    fn record_has_these_bytes() {
+        let bytes = file(128, 7);
+        let found: String = bytes[128..].iter().map(|b| format!("{b:02x}")).collect();
+        let golden = "41b00da50403020163f3f3ad04000000800000000000000000000000\
+            050000000000000063000000000000000281\
+            00a564617461a5000000";
+        assert_eq!(found, golden);
+    }
+
+    #[test]
+    fn record_is_valid_only_where_it_was_written_and_behind_what_it_followed() {
+        let previous = header().previous;
+        let bytes = file(128, 7);
+        let Found::Record(record) = read(&bytes, 128, 7, previous) else {
+            panic!("the record is not found");
+        };
+        assert_eq!(record.end, 184);
+        assert_eq!(&bytes[record.payload], b"data");
+        let moved: Vec<u8> = [vec![0; 8], bytes.clone()].concat();
+        for (bytes, offset, seed, chain) in [
+            (&moved, 136, 7, previous),
+            (&bytes, 128, 8, previous),
+            (&bytes, 128, 7, previous + 1),
+        ] {
+            let found = read(bytes, offset, seed, chain);
+            assert!(matches!(found, Found::Damaged(_)), "{found:?}");
+        }
+        assert_eq!(read(&bytes, 184, 7, previous), Found::Blank);
+        assert_eq!(read(&bytes, 1 << 40, 7, previous), Found::Blank);
+    }
+
+    #[test]
+    fn header_never_crosses_a_sector() {
+        for position in 0..4096 {
+            let slot = slot(position);
+            assert!(slot >= position && slot - position < HEADER_BYTES + 8);
+            assert_eq!(slot % 8, 0);
+            assert_eq!(slot / 512, (slot + HEADER_BYTES - 1) / 512);
+        }
+    }
+
+    #[test]
+    fn only_whole_sectors_of_zeros_are_counted() {
+        let zeros = vec![0; 2000];
+        assert_eq!(zero_sectors(&zeros, 512), 3);
+        assert_eq!(zero_sectors(&zeros, 513), 2);
+        assert_eq!(zero_sectors(&zeros[..511], 512), 0);
+        let mut mixed = zeros.clone();
+        mixed[700] = 1;
+        assert_eq!(zero_sectors(&mixed, 512), 2);
+        assert_eq!(zero_sectors(&[], 5), 0);
+    }
+}

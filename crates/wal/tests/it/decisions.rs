@@ -174,6 +174,29 @@ fn segment_before_the_last_must_be_whole() {
 }
 
 #[test]
+fn old_copy_of_a_segment_is_noticed() {
+    let write = |changed: u64| {
+        let disk = SimDisk::new(1);
+        let options = options(4096);
+        let mut wal = create(&disk, &options).unwrap();
+        for index in 1..=12 {
+            let seed = if index == 5 { changed } else { index };
+            let batch = entries_batch(index, vec![entry(1, index, filler(seed, 900))]);
+            let _ = wal.append(&[batch]).unwrap();
+        }
+        (disk, options)
+    };
+    let (disk, options) = write(5);
+    let path = &segments(&disk)[1];
+    disk.poke(path, write(50).0.peek(path).unwrap()).unwrap();
+    let Error::Corrupt(corruption) = refuses(&disk, &options) else {
+        panic!("another version of a segment was taken");
+    };
+    assert_eq!(&corruption.path, path);
+    assert_eq!(corruption.what, "segment does not end as the next one says");
+}
+
+#[test]
 fn damage_before_a_later_append_names_file_offset_and_index() {
     let (disk, options) = log(3);
     let path = &segments(&disk)[0];

@@ -115,10 +115,6 @@ fn open_after_kill(rows: i64) -> (u64, u64) {
 }
 
 #[test]
-#[cfg_attr(
-    debug_assertions,
-    ignore = "redb built with debug assertions walks the file at every opening"
-)]
 fn opening_after_a_kill_reads_as_much_for_ten_times_the_file() {
     let (small, small_file) = open_after_kill(4_000);
     let (large, large_file) = open_after_kill(40_000);

@@ -51,7 +51,7 @@ const fn varint_len(value: u64) -> usize {
 }
 
 fn unsigned(value: i64) -> u64 {
-    u64::from_ne_bytes(value.to_ne_bytes())
+    value.cast_unsigned()
 }
 
 /// Returns how many bytes a field takes whose default is 0.
@@ -142,7 +142,7 @@ impl RangeParts<'_> {
 }
 
 /// Encodes a `RangeResponse`.
-pub fn range(header: &ResponseHeader, result: &RangeResult) -> Message {
+pub(crate) fn range(header: &ResponseHeader, result: &RangeResult) -> Message {
     let parts = RangeParts {
         header: Some(header),
         kvs: &result.kvs,
@@ -156,7 +156,7 @@ pub fn range(header: &ResponseHeader, result: &RangeResult) -> Message {
 }
 
 /// Encodes a `RangeStreamResponse`; only the last chunk has a header, `more` and a count.
-pub fn range_chunk(last: Option<(&ResponseHeader, bool, i64)>, kvs: &[Bytes]) -> Message {
+pub(crate) fn range_chunk(last: Option<(&ResponseHeader, bool, i64)>, kvs: &[Bytes]) -> Message {
     let (header, more, count) =
         last.map_or((None, false, 0), |(h, more, count)| (Some(h), more, count));
     let parts = RangeParts {
@@ -185,7 +185,7 @@ fn put_put_body(out: &mut Gather, header: &ResponseHeader, prev: Option<&Bytes>)
 }
 
 /// Encodes a `PutResponse`.
-pub fn put(header: &ResponseHeader, prev: Option<&Bytes>) -> Message {
+pub(crate) fn put(header: &ResponseHeader, prev: Option<&Bytes>) -> Message {
     let mut out =
         Gather::with_capacity(FIXED_BYTES + prev.map_or(0, |kv| Gather::copied(kv.len())));
     out.begin(put_body_len(header, prev));
@@ -208,7 +208,7 @@ fn put_delete_body(out: &mut Gather, header: &ResponseHeader, deleted: i64, prev
 }
 
 /// Encodes a `DeleteRangeResponse`.
-pub fn delete_range(header: &ResponseHeader, deleted: i64, prevs: &[Bytes]) -> Message {
+pub(crate) fn delete_range(header: &ResponseHeader, deleted: i64, prevs: &[Bytes]) -> Message {
     let copied: usize = prevs.iter().map(|kv| Gather::copied(kv.len()) + 6).sum();
     let mut out = Gather::with_capacity(FIXED_BYTES + copied);
     out.begin(delete_body_len(header, deleted, prevs));
@@ -329,7 +329,7 @@ fn put_txn_body(
 }
 
 /// Encodes a `TxnResponse`. Answers inside it have a header with a revision only, nested transactions an empty one.
-pub fn txn(header: &ResponseHeader, result: &TxnResult) -> Message {
+pub(crate) fn txn(header: &ResponseHeader, result: &TxnResult) -> Message {
     let mut lengths = Lengths::default();
     let len = lengths.txn(header, result.succeeded, &result.responses);
     // Values that are large are referred to, so the most that is copied is bounded by the number of answers.
@@ -358,7 +358,7 @@ fn watch_len(header: &ResponseHeader, response: &WatchResponse) -> usize {
 }
 
 /// Encodes `WatchResponse`s as messages one after the other. `header` is theirs but for the revision.
-pub fn watch(header: ResponseHeader, responses: &[WatchResponse]) -> Message {
+pub(crate) fn watch(header: ResponseHeader, responses: &[WatchResponse]) -> Message {
     let copied: usize = responses
         .iter()
         .map(|r| FIXED_BYTES + r.cancel_reason.len() + Gather::copied(r.events.bytes().len()))

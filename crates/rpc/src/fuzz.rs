@@ -8,8 +8,11 @@ use crate::frame::MessageReader;
 use crate::metadata::{decode_grpc_message, encode_grpc_message, parse_timeout_ms};
 use crate::net::{FrameScanner, Protocol, judge};
 
+/// A fuzz target: panics when the input made from the seed breaks what must hold.
+pub type Target = fn(u64);
+
 /// Every target by name.
-pub const TARGETS: &[(&str, fn(u64))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("rpc_messages", messages),
     ("rpc_frames", frames),
     ("rpc_timeout", timeout),
@@ -60,6 +63,10 @@ impl Random {
 }
 
 /// Reads length-prefixed messages out of random bytes: however they are cut, the same messages and the same end.
+///
+/// # Panics
+///
+/// When that does not hold.
 pub fn messages(seed: u64) {
     let mut random = Random(seed);
     let mut wire = Vec::new();
@@ -78,7 +85,7 @@ pub fn messages(seed: u64) {
     wire.extend(random.bytes(6));
     let max_bytes = 1 + random.below(60);
     let encoding = (random.below(3) == 0).then(|| "gzip".into());
-    let mut read = |pieces: Vec<&[u8]>| {
+    let read = |pieces: Vec<&[u8]>| {
         let mut reader = MessageReader::new(max_bytes, encoding.clone());
         let mut messages = Vec::new();
         for piece in pieces {
@@ -113,6 +120,10 @@ pub fn messages(seed: u64) {
 }
 
 /// Follows frames through random bytes: however they are cut, the same frames.
+///
+/// # Panics
+///
+/// When that does not hold.
 pub fn frames(seed: u64) {
     let mut random = Random(seed);
     let skip = random.below(30);
@@ -143,6 +154,10 @@ pub fn frames(seed: u64) {
 }
 
 /// Parses random time-outs: never a panic, and never more than eight digits of hours.
+///
+/// # Panics
+///
+/// When that does not hold.
 pub fn timeout(seed: u64) {
     let mut random = Random(seed);
     let mut text = random.bytes(10);
@@ -161,6 +176,10 @@ pub fn timeout(seed: u64) {
 }
 
 /// Encodes and decodes random error messages.
+///
+/// # Panics
+///
+/// When that does not hold.
 pub fn percent_encoding(seed: u64) {
     let mut random = Random(seed);
     let bytes = random.bytes(60);
@@ -176,6 +195,10 @@ pub fn percent_encoding(seed: u64) {
 }
 
 /// Tells protocols apart by random first bytes: the verdict never changes with more of them.
+///
+/// # Panics
+///
+/// When that does not hold.
 pub fn protocol(seed: u64) {
     let mut random = Random(seed);
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();

@@ -27,10 +27,10 @@ fn key_value() -> impl Strategy<Value = KeyValue> {
         })
 }
 
-fn header() -> impl Strategy<Value = pb::ResponseHeader> {
+fn header() -> impl Strategy<Value = ResponseHeader> {
     let number = prop_oneof![Just(0_u64), 1_u64..300, any::<u64>()];
     (number.clone(), number.clone(), number.clone(), number).prop_map(
-        |(cluster_id, member_id, revision, raft_term)| pb::ResponseHeader {
+        |(cluster_id, member_id, revision, raft_term)| ResponseHeader {
             cluster_id,
             member_id,
             revision: revision.cast_signed(),
@@ -51,7 +51,7 @@ fn range_result() -> impl Strategy<Value = (RangeResult, pb::RangeResponse)> {
                 .iter()
                 .map(|kv| Bytes::from(kv.encode_to_vec()))
                 .collect();
-            let header = Some(pb::ResponseHeader {
+            let header = Some(ResponseHeader {
                 revision,
                 ..Default::default()
             });
@@ -74,7 +74,7 @@ fn range_result() -> impl Strategy<Value = (RangeResult, pb::RangeResponse)> {
 
 fn op() -> impl Strategy<Value = (OpResult, pb::ResponseOp)> {
     let inner = |revision| {
-        Some(pb::ResponseHeader {
+        Some(ResponseHeader {
             revision,
             ..Default::default()
         })
@@ -124,7 +124,7 @@ fn op() -> impl Strategy<Value = (OpResult, pb::ResponseOp)> {
         (any::<bool>(), vec(op, 0..5)).prop_map(move |(succeeded, ops)| {
             let (ours, theirs) = ops.into_iter().unzip();
             let theirs = pb::TxnResponse {
-                header: Some(pb::ResponseHeader::default()),
+                header: Some(ResponseHeader::default()),
                 succeeded,
                 responses: theirs,
             };
@@ -183,7 +183,7 @@ proptest! {
             .into_iter()
             .map(|([watch_id, revision, compact_revision], [created, canceled, fragment], cancel_reason)| {
                 let theirs = pb::WatchResponse {
-                    header: Some(pb::ResponseHeader { revision, ..header }),
+                    header: Some(ResponseHeader { revision, ..header }),
                     watch_id,
                     created,
                     canceled,

@@ -102,148 +102,13 @@ fn large_messages_pass_both_ways() {
     });
 }
 
-#[test]
-fn refusals_have_the_words_of_grpc_go() {
+/// A request, and the HTTP status, gRPC code and text of its refusal.
+type Refusal = (Request<()>, Option<Bytes>, u16, u8, &'static str);
+
+fn refuses(cases: Vec<Refusal>) {
     let door = Door::open(Options::default());
     run(async {
         let (client, _) = connect(door.addr).await;
-        let message = Some(framed(b"x"));
-        let cases: Vec<(Request<()>, Option<Bytes>, u16, u8, &str)> = vec![
-            (
-                post("/a.B/C").body(()).unwrap(),
-                message.clone(),
-                200,
-                12,
-                "unknown service a.B",
-            ),
-            (
-                post("/etcdserverpb.KV/Nope").body(()).unwrap(),
-                message.clone(),
-                200,
-                12,
-                "unknown method Nope for service etcdserverpb.KV",
-            ),
-            (
-                post("/Range").body(()).unwrap(),
-                message.clone(),
-                200,
-                12,
-                "malformed method name: \"/Range\"",
-            ),
-            (
-                Request::post(format!("http://test{RANGE}"))
-                    .body(())
-                    .unwrap(),
-                message.clone(),
-                415,
-                3,
-                "invalid gRPC request content-type \"\"",
-            ),
-            (
-                Request::post(format!("http://test{RANGE}"))
-                    .header("content-type", "text/plain")
-                    .body(())
-                    .unwrap(),
-                message.clone(),
-                415,
-                3,
-                "invalid gRPC request content-type \"text/plain\"",
-            ),
-            (
-                Request::get(format!("http://test{RANGE}"))
-                    .header("content-type", "application/grpc")
-                    .body(())
-                    .unwrap(),
-                None,
-                405,
-                13,
-                "Received a HEADERS frame with :method \"GET\" which should be POST",
-            ),
-            (
-                post(RANGE).header("grpc-timeout", "5x").body(()).unwrap(),
-                message.clone(),
-                400,
-                13,
-                "malformed grpc-timeout: transport: timeout unit is not recognized: \"5x\"",
-            ),
-            (
-                post(RANGE).header("grpc-timeout", "0S").body(()).unwrap(),
-                message.clone(),
-                200,
-                4,
-                "context deadline exceeded",
-            ),
-            (
-                post(RANGE)
-                    .header("grpc-encoding", "gzip")
-                    .body(())
-                    .unwrap(),
-                message.clone(),
-                200,
-                12,
-                "grpc: Decompressor is not installed for grpc-encoding \"gzip\"",
-            ),
-            (
-                post(RANGE).body(()).unwrap(),
-                Some(Bytes::from_static(&[1, 0, 0, 0, 1, 7])),
-                200,
-                13,
-                "grpc: compressed flag set with identity or empty encoding",
-            ),
-            (
-                post(RANGE).body(()).unwrap(),
-                Some(Bytes::from_static(&[9, 0, 0, 0, 1, 7])),
-                200,
-                13,
-                "grpc: received unexpected payload format 9",
-            ),
-            (
-                post(RANGE).body(()).unwrap(),
-                Some(Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff])),
-                200,
-                8,
-                "grpc: received message larger than max (4294967295 vs. 2097152)",
-            ),
-            (post(RANGE).body(()).unwrap(), None, 200, 2, "EOF"),
-            (
-                post(RANGE).body(()).unwrap(),
-                Some(Bytes::from_static(&[0, 0, 0])),
-                200,
-                2,
-                "unexpected EOF",
-            ),
-            (
-                post("/etcdserverpb.Watch/Watch").body(()).unwrap(),
-                Some(Bytes::from_static(&[0])),
-                200,
-                13,
-                "unexpected EOF",
-            ),
-            (
-                post("/etcdserverpb.KV/RangeStream").body(()).unwrap(),
-                None,
-                200,
-                13,
-                "cardinality violation: received no request message from non-client-streaming RPC",
-            ),
-            (
-                post("/etcdserverpb.KV/RangeStream").body(()).unwrap(),
-                Some([framed(b"1"), framed(b"2")].concat().into()),
-                200,
-                13,
-                "cardinality violation: received multiple request messages for non-client-streaming RPC",
-            ),
-            (
-                post(RANGE)
-                    .header("authorization", "Bearer bad")
-                    .body(())
-                    .unwrap(),
-                message,
-                200,
-                16,
-                "etcdserver: invalid auth token",
-            ),
-        ];
         for (request, body, http_status, code, text) in cases {
             let called = call(&client, request, body).await.unwrap();
             assert_eq!(called.head.status(), http_status, "{text}");
@@ -252,6 +117,135 @@ fn refusals_have_the_words_of_grpc_go() {
         // The connection is as good as ever.
         assert_eq!(unary(&client, RANGE, b"still").await.value(), "still");
     });
+}
+
+fn plain(request: http::request::Builder) -> Request<()> {
+    request.body(()).unwrap()
+}
+
+/// A call of `path` whose body is whole.
+fn path(path: &str, text: &'static str) -> Refusal {
+    (plain(post(path)), Some(framed(b"x")), 200, 12, text)
+}
+
+/// A range with another header.
+fn header(
+    request: http::request::Builder,
+    http_status: u16,
+    code: u8,
+    text: &'static str,
+) -> Refusal {
+    (plain(request), Some(framed(b"x")), http_status, code, text)
+}
+
+/// A call with these bytes as its body.
+fn body(path: &str, bytes: Option<&[u8]>, code: u8, text: &'static str) -> Refusal {
+    (
+        plain(post(path)),
+        bytes.map(Bytes::copy_from_slice),
+        200,
+        code,
+        text,
+    )
+}
+
+#[test]
+fn headers_are_refused_with_the_words_of_grpc_go() {
+    let range = || Request::post(format!("http://test{RANGE}"));
+    let get =
+        Request::get(format!("http://test{RANGE}")).header("content-type", "application/grpc");
+    refuses(vec![
+        path("/a.B/C", "unknown service a.B"),
+        path(
+            "/etcdserverpb.KV/Nope",
+            "unknown method Nope for service etcdserverpb.KV",
+        ),
+        path("/Range", "malformed method name: \"/Range\""),
+        header(range(), 415, 3, "invalid gRPC request content-type \"\""),
+        header(
+            range().header("content-type", "text/plain"),
+            415,
+            3,
+            "invalid gRPC request content-type \"text/plain\"",
+        ),
+        (
+            plain(get),
+            None,
+            405,
+            13,
+            "Received a HEADERS frame with :method \"GET\" which should be POST",
+        ),
+        header(
+            post(RANGE).header("grpc-timeout", "5x"),
+            400,
+            13,
+            "malformed grpc-timeout: transport: timeout unit is not recognized: \"5x\"",
+        ),
+        header(
+            post(RANGE).header("grpc-timeout", "0S"),
+            200,
+            4,
+            "context deadline exceeded",
+        ),
+        header(
+            post(RANGE).header("grpc-encoding", "gzip"),
+            200,
+            12,
+            "grpc: Decompressor is not installed for grpc-encoding \"gzip\"",
+        ),
+        header(
+            post(RANGE).header("authorization", "Bearer bad"),
+            200,
+            16,
+            "etcdserver: invalid auth token",
+        ),
+    ]);
+}
+
+#[test]
+fn bodies_are_refused_with_the_words_of_grpc_go() {
+    const STREAM: &str = "/etcdserverpb.KV/RangeStream";
+    let two = [framed(b"1"), framed(b"2")].concat();
+    refuses(vec![
+        body(
+            RANGE,
+            Some(&[1, 0, 0, 0, 1, 7]),
+            13,
+            "grpc: compressed flag set with identity or empty encoding",
+        ),
+        body(
+            RANGE,
+            Some(&[9, 0, 0, 0, 1, 7]),
+            13,
+            "grpc: received unexpected payload format 9",
+        ),
+        body(
+            RANGE,
+            Some(&[0, 0xff, 0xff, 0xff, 0xff]),
+            8,
+            "grpc: received message larger than max (4294967295 vs. 2097152)",
+        ),
+        body(RANGE, None, 2, "EOF"),
+        body(RANGE, Some(&[0, 0, 0]), 2, "unexpected EOF"),
+        body(
+            "/etcdserverpb.Watch/Watch",
+            Some(&[0]),
+            13,
+            "unexpected EOF",
+        ),
+        body(
+            STREAM,
+            None,
+            13,
+            "cardinality violation: received no request message from non-client-streaming RPC",
+        ),
+        body(
+            STREAM,
+            Some(&two),
+            13,
+            "cardinality violation: received multiple request messages for non-client-streaming RPC",
+        ),
+    ]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 
 use crate::echo::{Door, connect, run, unary};
 
-async fn exchange(socket: &mut TcpStream, request: &str) -> String {
+pub(crate) async fn exchange(socket: &mut TcpStream, request: &str) -> String {
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let mut buf = [0; 1024];

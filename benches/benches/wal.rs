@@ -1,6 +1,7 @@
 //! The log: a synced append against a bare write, encoding, and opening.
 //!
-//! `cargo bench -p quorate-benches --bench wal`. The two synced cases take turns, so that the disk's moods meet both alike;
+//! `cargo bench -p quorate-benches --bench wal`. The two synced cases take turns, so that the disk's moods meet both alike, and the
+//! ratio of their medians is printed;
 //! files go to the directory of `TMPDIR`, which must be on the disk that is to be measured.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -135,6 +136,9 @@ struct Synced {
     data: bytes::Bytes,
     bare: Box<dyn File>,
     position: u64,
+    /// How long each took, turn by turn.
+    append_times: Vec<Duration>,
+    bare_times: Vec<Duration>,
 }
 
 impl Synced {
@@ -154,6 +158,8 @@ impl Synced {
             data: payload(SYNCED_BYTES).into(),
             bare,
             position: 0,
+            append_times: Vec::new(),
+            bare_times: Vec::new(),
         }
     }
 
@@ -169,6 +175,7 @@ impl Synced {
             self.wal.accept_prepared(prepared);
             self.release();
         }
+        self.append_times.push(taken);
         taken
     }
 
@@ -202,8 +209,29 @@ impl Synced {
         let taken = start.elapsed();
         let next = self.position + (SYNCED_BYTES as u64);
         self.position = next % BARE_FILE_BYTES;
+        self.bare_times.push(taken);
         taken
     }
+}
+
+/// Says how the medians of all turns compare, which a disk whose mood changes between two cases does not touch.
+#[expect(
+    clippy::print_stderr,
+    reason = "criterion compares a case with its own past only"
+)]
+fn print_comparison(synced: &mut Synced) {
+    if synced.bare_times.is_empty() {
+        return;
+    }
+    let median = |times: &mut Vec<Duration>| {
+        times.sort_unstable();
+        times.get(times.len() / 2).copied().unwrap_or_default()
+    };
+    let append = median(&mut synced.append_times);
+    let bare = median(&mut synced.bare_times);
+    let ratio = append.as_secs_f64() / bare.as_secs_f64();
+    let turns = synced.bare_times.len();
+    eprintln!("medians of {turns} turns: append {append:?}, bare write {bare:?}, ratio {ratio:.3}");
 }
 
 fn synced_append(criterion: &mut Criterion) {
@@ -232,6 +260,7 @@ fn synced_append(criterion: &mut Criterion) {
         });
     });
     group.finish();
+    print_comparison(&mut synced);
 }
 
 fn encode(criterion: &mut Criterion) {

@@ -195,6 +195,10 @@ impl<H: History> WatchHub<H> {
         } else {
             start_revision
         };
+        if self.watchers.len() == 0 {
+            // What came before the first watcher need not be gone through for it.
+            self.live = current;
+        }
         let watcher = self.watchers.insert(Watcher {
             watch_id,
             stream: at,

@@ -454,27 +454,67 @@ fn watchers_of_one_stretch_of_history_share_its_reading() {
 }
 
 #[test]
-fn a_watcher_far_behind_does_not_hold_up_one_close_by() {
+fn history_is_read_once_for_a_client_that_takes_it_slowly() {
     let store = TestStore::new(0);
-    let options = WatchOptions {
-        stretch_rows: 10,
-        ..WatchOptions::default()
-    };
-    let mut hub = WatchHub::new(store.clone(), options);
-    for _ in 0..5000 {
-        store.put("a", "x");
+    let mut hub = hub(&store);
+    for _ in 0..800 {
+        store.put("a", &"v".repeat(200));
     }
-    let (far, near) = (hub.open_stream(0), hub.open_stream(0));
-    hub.create(far, create("a", 2));
-    hub.advance().unwrap();
-    hub.create(near, create("a", 4990));
-    let mut seen = revisions(&hub.take(near, usize::MAX), 0);
-    for _ in 0..6 {
+    let stream = hub.open_stream(0);
+    hub.create(stream, create("a", 2));
+    let (mut seen, mut turns) = (Vec::new(), 0);
+    while seen.len() < 800 {
         hub.advance().unwrap();
-        hub.take(far, usize::MAX);
-        seen.extend(revisions(&hub.take(near, usize::MAX), 0));
+        seen.extend(revisions(&hub.take(stream, 10_000), 0));
+        turns += 1;
     }
-    assert_eq!(seen, (4990..=5001).collect::<Vec<_>>());
+    assert_eq!(seen, (2..=801).collect::<Vec<_>>());
+    assert!(turns > 5);
+    // The newest one is in the log.
+    assert!(store.rows_read() <= 800, "{} rows read", store.rows_read());
+}
+
+#[test]
+fn a_client_that_keeps_up_with_a_burst_is_not_slow() {
+    let store = TestStore::new(LOG_BYTES);
+    let mut hub = hub(&store);
+    let stream = hub.open_stream(0);
+    hub.create(stream, create("a", 0));
+    for _ in 0..200 {
+        store.put("a", &"v".repeat(1000));
+    }
+    let mut seen = Vec::new();
+    while hub.advance().unwrap() || seen.len() < 200 {
+        assert_eq!(hub.stats().slow_watchers, 0);
+        seen.extend(revisions(&hub.take(stream, usize::MAX), 0));
+    }
+    assert_eq!(seen, (2..=201).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_watcher_far_behind_does_not_hold_up_one_close_by() {
+    for log_bytes in [0, LOG_BYTES] {
+        let store = TestStore::new(log_bytes);
+        let options = WatchOptions {
+            stretch_rows: 10,
+            ..WatchOptions::default()
+        };
+        let mut hub = WatchHub::new(store.clone(), options);
+        for _ in 0..3000 {
+            store.put("a", "x");
+        }
+        let (far, near) = (hub.open_stream(0), hub.open_stream(0));
+        hub.create(far, create("a", 2));
+        hub.advance().unwrap();
+        hub.create(near, create("a", 2990));
+        let mut seen = revisions(&hub.take(near, usize::MAX), 0);
+        for _ in 0..6 {
+            hub.advance().unwrap();
+            hub.take(far, usize::MAX);
+            seen.extend(revisions(&hub.take(near, usize::MAX), 0));
+        }
+        assert_eq!(seen, (2990..=3001).collect::<Vec<_>>());
+    }
 }
 
 #[test]
@@ -513,42 +553,40 @@ fn a_failed_read_loses_nothing_and_is_tried_again() {
 
 #[test]
 fn a_round_of_progress_ends_with_its_stream() {
-    let store = TestStore::new(LOG_BYTES);
-    let options = WatchOptions {
-        watchers_per_step: 1,
-        ..WatchOptions::default()
-    };
-    let mut hub = WatchHub::new(store, options);
-    let notified = WatchCreate {
-        progress_notify: true,
-        ..create("a", 0)
-    };
-    let (first, second) = (hub.open_stream(0), hub.open_stream(0));
-    for _ in 0..20 {
-        hub.create(first, notified.clone());
-        hub.create(second, notified.clone());
+    for seed in 0..8 {
+        let options = WatchOptions {
+            watchers_per_step: 1,
+            seed,
+            ..WatchOptions::default()
+        };
+        let mut hub = WatchHub::new(TestStore::new(LOG_BYTES), options);
+        let notified = WatchCreate {
+            progress_notify: true,
+            ..create("a", 0)
+        };
+        let streams = [hub.open_stream(0), hub.open_stream(0)];
+        for number in 0..40 {
+            // Depending on the seed, the round of the small stream waits for that of the large one.
+            hub.create(streams[usize::from(number == 0)], notified.clone());
+        }
+        assert!(
+            hub.next_tick_ms()
+                .is_some_and(|due| (600_000..660_000).contains(&due))
+        );
+        hub.tick(700_000);
+        hub.close_stream(streams[1]);
+        while hub.advance().unwrap() {}
+        assert_eq!((hub.stats().streams, hub.stats().watchers), (1, 39));
+        // Its place is taken again.
+        let other = hub.open_stream(700_000);
+        hub.create(other, notified);
+        while hub.advance().unwrap() {}
+        assert_eq!(hub.take(other, usize::MAX).len(), 1);
+        assert!(hub.take(streams[1], usize::MAX).is_empty() && !hub.has_room(streams[1]));
+        hub.close_stream(streams[0]);
+        while hub.advance().unwrap() {}
+        assert_eq!((hub.stats().streams, hub.stats().watchers), (1, 1));
     }
-    assert!(
-        hub.next_tick_ms()
-            .is_some_and(|due| (600_000..660_000).contains(&due))
-    );
-    hub.tick(700_000);
-    hub.advance().unwrap();
-    // Whichever round comes last is not begun when its stream is gone.
-    hub.close_stream(second);
-    hub.close_stream(first);
-    while hub.advance().unwrap() {}
-    let left = WatchStats {
-        events_sent: hub.stats().events_sent,
-        ..WatchStats::default()
-    };
-    assert_eq!(hub.stats(), left);
-    // Their places are taken again.
-    let other = hub.open_stream(700_000);
-    hub.create(other, notified);
-    while hub.advance().unwrap() {}
-    assert_eq!(hub.take(other, usize::MAX).len(), 1);
-    assert!(hub.take(first, usize::MAX).is_empty() && !hub.has_room(second));
 }
 
 #[test]

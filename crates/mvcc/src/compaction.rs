@@ -192,7 +192,7 @@ impl CompactionJob {
                     None => {
                         drop(index);
                         let kept = KeptRows::new(std::mem::take(kept));
-                        let hasher = KvHasher::new(self.previous, kept.clone());
+                        let hasher = KvHasher::new(self.previous, !kept.is_empty());
                         self.state = State::Rows {
                             from: Revision::MIN,
                             kept,
@@ -215,10 +215,11 @@ impl CompactionJob {
         let (mut last, mut gone) = (None, Vec::new());
         let visitor = |revision: Revision, tombstone: bool, record: &[u8]| {
             last = Some(revision);
+            let is_kept = kept.contains(revision);
             if self.keeps_hash {
-                hasher.add(revision, tombstone, record);
+                hasher.add(revision, tombstone, record, || is_kept);
             }
-            if !kept.contains(revision) {
+            if !is_kept {
                 gone.push((revision, tombstone));
             }
             rows_left = rows_left.saturating_sub(1);

@@ -86,7 +86,7 @@ pub(crate) struct KvHasher {
     crc: u32,
     /// Rows up to here count only when they are kept.
     compact: i64,
-    kept: KeptRows,
+    any_kept: bool,
 }
 
 /// The revisions at or below the compact revision that count, to be asked for in ascending order.
@@ -124,17 +124,24 @@ impl KeptRows {
 impl KvHasher {
     /// Starts a hash of a store compacted up to `compact`. With no row kept, rows at or below it count all the same:
     /// etcd takes an empty set for none.
-    pub(crate) fn new(compact: i64, kept: KeptRows) -> KvHasher {
+    pub(crate) fn new(compact: i64, any_kept: bool) -> KvHasher {
+        let crc = crc32c::crc32c(Table::Key.name().as_bytes());
         KvHasher {
-            crc: crc32c::crc32c(Table::Key.name().as_bytes()),
+            crc,
             compact,
-            kept,
+            any_kept,
         }
     }
 
-    pub(crate) fn add(&mut self, revision: Revision, tombstone: bool, record: &[u8]) {
-        let old = revision.main <= self.compact;
-        if old && !self.kept.is_empty() && !self.kept.contains(revision) {
+    /// Adds the next row; `is_kept` is asked only where it matters.
+    pub(crate) fn add(
+        &mut self,
+        revision: Revision,
+        tombstone: bool,
+        record: &[u8],
+        is_kept: impl FnOnce() -> bool,
+    ) {
+        if revision.main <= self.compact && self.any_kept && !is_kept() {
             return;
         }
         if revision.main == self.compact && tombstone {
@@ -206,14 +213,15 @@ fn hash_at(shared: &Shared, view: &View<'_>, pin: &Pin<'_>, at: i64) -> Result<u
             sub: i64::MAX,
         });
     }
-    let mut hasher = KvHasher::new(pin.compact, KeptRows::new(kept));
+    let mut kept = KeptRows::new(kept);
+    let mut hasher = KvHasher::new(pin.compact, !kept.is_empty());
     let to = Revision {
         main: at.saturating_add(1).max(0),
         sub: 0,
     };
     let txn = shared.backend.read().map_err(Error::from)?;
     let add = |revision: Revision, tombstone: bool, record: &[u8]| {
-        hasher.add(revision, tombstone, record);
+        hasher.add(revision, tombstone, record, || kept.contains(revision));
         ControlFlow::Continue(())
     };
     txn.visit_revisions(Revision::MIN, to, add)

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -51,9 +52,9 @@ pub struct Changes {
     /// The store's revision after it.
     pub revision: i64,
     /// Keys that were put, in order, with the lease they have now; lease 0 detaches. A key that is new and has no lease
-    /// is left out. The bytes of keys may be part of larger ones: whoever keeps them copies them.
+    /// may be left out. The bytes of keys may be part of larger ones: whoever keeps them copies them.
     pub attached: Vec<(Bytes, i64)>,
-    /// Keys that were deleted, in order.
+    /// Keys that were deleted, in order. No key is in both lists: what happened to it last counts.
     pub deleted: Vec<Bytes>,
 }
 
@@ -311,6 +312,7 @@ impl Store {
             }
         };
         if set.next_sub > 0 {
+            set.settle_leases();
             self.current = set.main;
             self.unpublished.push(Arc::new(RevisionEvents {
                 main: set.main,
@@ -540,5 +542,32 @@ impl WriteSet {
     /// Returns the revision that reads see: the one before, until something changed.
     fn visible(&self, before: i64) -> i64 {
         if self.next_sub > 0 { self.main } else { before }
+    }
+
+    /// Says of each key only what happened to it last, when some were put and some deleted.
+    fn settle_leases(&mut self) {
+        if self.changes.attached.is_empty() || self.changes.deleted.is_empty() {
+            return;
+        }
+        let last: BTreeMap<&[u8], i64> = self
+            .events
+            .iter()
+            .map(|event| (&event.key[..], event.revision.sub))
+            .collect();
+        self.changes.attached.clear();
+        self.changes.deleted.clear();
+        for event in &self.events {
+            if last.get(&event.key[..]) != Some(&event.revision.sub) {
+                continue;
+            }
+            let key = event.key.clone();
+            match event.kind {
+                EventKind::Put => {
+                    let record = Record::parse(&event.record).expect("the record was encoded here");
+                    self.changes.attached.push((key, record.lease));
+                }
+                EventKind::Delete => self.changes.deleted.push(key),
+            }
+        }
     }
 }

@@ -165,10 +165,10 @@ fn changes_of_branch(ops: &[RequestOp]) -> Result<BranchChanges<'_>, Error> {
         }
     }
     for op in ops {
-        if let Some(Request::RequestPut(request)) = &op.request {
-            if changes.deletes.contains(&request.key) || !changes.puts.insert(&request.key) {
-                return Err(Error::DuplicateKey);
-            }
+        if let Some(Request::RequestPut(request)) = &op.request
+            && (changes.deletes.contains(&request.key) || !changes.puts.insert(&request.key))
+        {
+            return Err(Error::DuplicateKey);
         }
     }
     Ok(changes)

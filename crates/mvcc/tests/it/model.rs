@@ -144,14 +144,7 @@ impl Model {
         if by_key && filters == [0; 4] && limit > 0 {
             kvs.truncate(limit + 1);
         }
-        kvs.retain(|kv| {
-            (request.min_mod_revision == 0 || kv.mod_revision >= request.min_mod_revision)
-                && (request.max_mod_revision == 0 || kv.mod_revision <= request.max_mod_revision)
-                && (request.min_create_revision == 0
-                    || kv.create_revision >= request.min_create_revision)
-                && (request.max_create_revision == 0
-                    || kv.create_revision <= request.max_create_revision)
-        });
+        kvs.retain(|kv| passes_filters(request, kv));
         kvs.sort_by(|a, b| {
             let ordering = match request.sort_target {
                 0 => a.key.cmp(&b.key),
@@ -433,6 +426,13 @@ impl Model {
         }
         Ok(())
     }
+}
+
+fn passes_filters(request: &RangeRequest, kv: &KeyValue) -> bool {
+    (request.min_mod_revision == 0 || kv.mod_revision >= request.min_mod_revision)
+        && (request.max_mod_revision == 0 || kv.mod_revision <= request.max_mod_revision)
+        && (request.min_create_revision == 0 || kv.create_revision >= request.min_create_revision)
+        && (request.max_create_revision == 0 || kv.create_revision <= request.max_create_revision)
 }
 
 fn branch(request: &TxnRequest, succeeded: bool) -> &[RequestOp] {

@@ -1,8 +1,9 @@
 //! Rules of requests that are easy to get wrong, one test each.
 
 use bytes::Bytes;
+use prost::Message;
 use quorate_backend::{Revision, Table};
-use quorate_mvcc::{Error, Options, Store};
+use quorate_mvcc::{Error, Options, Reader, Store, WatchCreate, WatchHub, WatchOptions};
 use quorate_proto::etcdserverpb::compare::TargetUnion;
 use quorate_proto::etcdserverpb::request_op::Request;
 use quorate_proto::etcdserverpb::{
@@ -407,7 +408,9 @@ fn faults_39_a_hostile_transaction_is_refused_or_done_and_stops_nothing() {
         nested(vec![], vec![keep], vec![]),
     ]);
     let result = db.txn(&request).unwrap();
-    assert_eq!(result.changes.deleted.len(), 3);
+    // What was put back counts as put, for the lessor.
+    assert_eq!(result.changes.deleted, [bytes("a"), bytes("c")]);
+    assert_eq!(result.changes.attached, [(bytes("b"), 0)]);
     assert_eq!(db.all(0).unwrap(), ["b=back 6/6/2"]);
     // Deep nesting, and operations that validation refuses.
     let mut deep = put_op("deep", "1");
@@ -631,4 +634,69 @@ fn a_deletion_of_many_keys_numbers_them_in_key_order() {
         .map(|i| (i - 10, bytes(&format!("{i:02}"))))
         .collect();
     assert_eq!(keys, expected);
+}
+
+#[test]
+fn faults_23_a_watcher_gets_all_of_history_and_what_comes_or_is_told_that_it_is_compacted() {
+    let mut db = Db::new(small());
+    for i in 0..40 {
+        db.put(&format!("k{}", i % 7), &i.to_string());
+        if i % 10 == 9 {
+            db.delete("k3", "k5");
+        }
+    }
+    db.flush();
+    // The log of recent events is far too small for all of it.
+    assert!(db.reader().event_log().first_revision() > 10);
+    let mut hub = WatchHub::new(db.reader(), WatchOptions::default());
+    let stream = hub.open_stream(0);
+    hub.create(
+        stream,
+        WatchCreate {
+            key: bytes("k3"),
+            start_revision: 2,
+            prev_kv: true,
+            ..Default::default()
+        },
+    );
+    let mut events = Vec::new();
+    let mut collect = |hub: &mut WatchHub<Reader>| {
+        loop {
+            let more = hub.advance().unwrap();
+            let responses = hub.take(stream, usize::MAX);
+            if responses.is_empty() && !more {
+                return events.clone();
+            }
+            for response in responses {
+                for event in response.events.iter() {
+                    let event = quorate_proto::mvccpb::Event::decode(event.clone()).unwrap();
+                    let kv = event.kv.unwrap();
+                    let prev = event.prev_kv.map_or(0, |prev| prev.mod_revision);
+                    events.push((event.r#type, kv.mod_revision, prev));
+                }
+            }
+        }
+    };
+    let before = collect(&mut hub);
+    let expected: Vec<_> = [(0, 5, 0), (1, 12, 5), (0, 13, 0), (0, 20, 13), (1, 23, 20)].to_vec();
+    assert_eq!(before[..5], expected);
+    let newest = db.put("k3", "live").revision;
+    assert_eq!(collect(&mut hub).last().unwrap().1, newest);
+
+    db.compact_fully(newest - 1);
+    hub.create(
+        stream,
+        WatchCreate {
+            key: bytes("k3"),
+            start_revision: 2,
+            ..Default::default()
+        },
+    );
+    while hub.advance().unwrap() {}
+    let responses = hub.take(stream, usize::MAX);
+    assert!(
+        responses
+            .iter()
+            .any(|response| response.canceled && response.compact_revision == newest - 1)
+    );
 }

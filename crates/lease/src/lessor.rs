@@ -34,6 +34,8 @@ pub struct Lessor {
     primary: bool,
     /// The latest time told.
     clock_ms: u64,
+    /// Counts decisions about when leases end.
+    turn: u64,
     /// Set for every lease while primary, at or before its end; after it has been handed out, at the next try.
     ends: Wheel,
     /// Set for long leases while primary, when the remaining time is to be replicated next.
@@ -111,6 +113,8 @@ struct Lease {
     remaining_s: i64,
     /// When it ends; only means something while primary.
     end_ms: u64,
+    /// Orders leases that end in the same millisecond by when that was decided.
+    turn: u64,
 }
 
 impl Lease {
@@ -146,6 +150,7 @@ impl Lessor {
             attachments: Attachments::new(),
             primary: false,
             clock_ms: 0,
+            turn: 0,
             ends: Wheel::new(),
             checkpoints: Wheel::new(),
         };
@@ -163,6 +168,7 @@ impl Lessor {
                     ttl_s: row.ttl.max(options.min_ttl_s),
                     remaining_s: row.remaining_ttl,
                     end_ms: 0,
+                    turn: 0,
                 };
                 lessor.insert(lease);
             }
@@ -203,11 +209,13 @@ impl Lessor {
         }
         let ttl_s = ttl_s.max(self.options.min_ttl_s);
         txn.put(Table::Lease, &record::key(id), record::encode(id, ttl_s, 0));
+        let turn = self.next_turn();
         let slot = self.insert(Lease {
             id,
             ttl_s,
             remaining_s: 0,
             end_ms: now_ms.saturating_add(seconds_to_ms(ttl_s)),
+            turn,
         });
         if self.primary {
             self.ends.set(slot, self.leases.get(slot).end_ms);
@@ -284,9 +292,11 @@ impl Lessor {
         self.primary = true;
         self.ends.clear();
         self.checkpoints.clear();
+        let turn = self.next_turn();
         let slots: Vec<u32> = self.leases.iter().map(|(slot, _)| slot).collect();
         for &slot in &slots {
             let lease = self.leases.get_mut(slot);
+            lease.turn = turn;
             lease.end_ms = now_ms
                 .saturating_add(extend_ms)
                 .saturating_add(lease.span_ms());
@@ -327,6 +337,7 @@ impl Lessor {
             return Err(Error::NotPrimary);
         }
         let slot = self.slot(id).ok_or(Error::NotFound)?;
+        let turn = self.next_turn();
         let lease = self.leases.get_mut(slot);
         if lease.end_ms <= now_ms {
             return Err(Error::Expired);
@@ -334,6 +345,7 @@ impl Lessor {
         if lease.remaining_s > 0 {
             return Err(Error::CheckpointStored);
         }
+        lease.turn = turn;
         lease.end_ms = now_ms.saturating_add(seconds_to_ms(lease.ttl_s));
         // A timer that fires before the end is set again then, which is cheaper than moving it with each renewal; but a
         // lease that was extended by a promotion may now end sooner than its timer.
@@ -445,15 +457,21 @@ impl Lessor {
         })
     }
 
-    /// Returns all leases, those that end first first, and otherwise in table order; on a lessor that is not primary in
-    /// table order.
+    /// Returns all leases, those that end first first; of those that end together, the one whose end was decided first,
+    /// and then in table order. On a lessor that is not primary in table order.
     pub fn leases(&self) -> Vec<LeaseId> {
-        let end = |lease: &Lease| if self.primary { lease.end_ms } else { u64::MAX };
-        let mut all: Vec<(u64, [u8; 8])> = self
+        let rank = |lease: &Lease| {
+            if self.primary {
+                (lease.end_ms, lease.turn)
+            } else {
+                (0, 0)
+            }
+        };
+        let all = self
             .leases
             .iter()
-            .map(|(_, l)| (end(l), record::key(l.id)))
-            .collect();
+            .map(|(_, l)| (rank(l), record::key(l.id)));
+        let mut all: Vec<((u64, u64), [u8; 8])> = all.collect();
         all.sort_unstable();
         all.into_iter()
             .map(|(_, key)| LeaseId(i64::from_be_bytes(key)))
@@ -466,6 +484,11 @@ impl Lessor {
 
     fn observe(&mut self, now_ms: u64) {
         self.clock_ms = self.clock_ms.max(now_ms);
+    }
+
+    fn next_turn(&mut self) -> u64 {
+        self.turn += 1;
+        self.turn
     }
 
     fn insert(&mut self, lease: Lease) -> u32 {

@@ -35,9 +35,13 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0..8u8, prop_oneof![4 => id(), 1 => Just(0)]).prop_map(|(key, id)| Step::Attach(key, id)),
         2 => (0..8u8).prop_map(Step::Detach),
         2 => (id(), 0..30i64, any::<bool>()).prop_map(|(id, left, persist)| Step::Checkpoint(id, left, persist)),
-        10 => (prop_oneof![0..500u64, 0..20_000u64], prop_oneof![Just(1_000usize), 0..4usize])
+        10 => (prop_oneof![
+                0..500u64,
+                0..20_000u64,
+                (0..8u64).prop_map(|s| s * 1_000)
+            ], prop_oneof![Just(1_000usize), 0..4usize])
             .prop_map(|(by, limit)| Step::Tick(by, limit)),
-        3 => (0..3_000u64).prop_map(Step::Promote),
+        3 => prop_oneof![0..3_000u64, Just(0)].prop_map(Step::Promote),
         1 => Just(Step::Demote),
         1 => any::<bool>().prop_map(|reopen| Step::Restart { reopen }),
     ]
@@ -52,6 +56,8 @@ struct Lease {
     end_ms: (u64, u64),
     /// When it may be handed out again.
     again_ms: u64,
+    /// Orders leases that end at the same time: the step in which the end was set.
+    turn: u64,
 }
 
 #[derive(Default)]
@@ -60,6 +66,7 @@ struct Model {
     primary: bool,
     leases: BTreeMap<i64, Lease>,
     keys: BTreeMap<u8, i64>,
+    turn: u64,
 }
 
 const MIN_TTL_S: i64 = 2;
@@ -87,6 +94,7 @@ impl Model {
             let end_ms = self.now_ms + extend_ms + span_s as u64 * 1_000;
             lease.end_ms = (end_ms, end_ms + slack_ms);
             lease.again_ms = 0;
+            lease.turn = self.turn;
         }
     }
 
@@ -132,6 +140,7 @@ impl World {
             model,
             ..
         } = self;
+        model.turn += 1;
         let now_ms = model.now_ms;
         match *step {
             Step::Grant(id, ttl_s) => {
@@ -149,6 +158,7 @@ impl World {
                     stored_remaining_s: 0,
                     end_ms: (end_ms, end_ms),
                     again_ms: 0,
+                    turn: model.turn,
                 };
                 model.leases.insert(id, lease);
             }
@@ -198,6 +208,7 @@ impl World {
             now_ms,
             primary,
             leases,
+            turn,
             ..
         } = &mut self.model;
         let got = self.lessor.renew(LeaseId(id), *now_ms);
@@ -213,6 +224,7 @@ impl World {
                 prop_assert_eq!(ttl_s, lease.ttl_s);
                 let end_ms = *now_ms + ttl_s as u64 * 1_000;
                 lease.end_ms = (end_ms, end_ms);
+                lease.turn = *turn;
             }
             (lease, got) => prop_assert!(false, "{lease:?} gives {got:?}"),
         }
@@ -305,12 +317,15 @@ impl World {
         }
         let exact = model.leases.values().all(|l| l.end_ms.0 == l.end_ms.1);
         if exact {
-            let end = |l: &Lease| if model.primary { l.end_ms.0 } else { 0 };
-            let mut order: Vec<(u64, u64)> = model
-                .leases
-                .iter()
-                .map(|(&id, l)| (end(l), id as u64))
-                .collect();
+            let rank = |l: &Lease| {
+                if model.primary {
+                    (l.end_ms.0, l.turn)
+                } else {
+                    (0, 0)
+                }
+            };
+            let ranked = model.leases.iter().map(|(&id, l)| (rank(l), id as u64));
+            let mut order: Vec<((u64, u64), u64)> = ranked.collect();
             order.sort_unstable();
             let order: Vec<LeaseId> = order
                 .into_iter()

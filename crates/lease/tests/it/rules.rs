@@ -192,8 +192,13 @@ fn leases_are_listed_soonest_end_first() {
     lessor.renew(LeaseId(-2), 9_999).unwrap();
     assert_eq!(lessor.leases(), ids([2, -2, -1, 1]));
     lessor.renew(LeaseId(2), 9_999).unwrap();
+    assert_eq!(
+        lessor.leases(),
+        ids([-2, 2, -1, 1]),
+        "together, -2 renewed first"
+    );
     lessor.renew(LeaseId(-1), 9_000).unwrap();
-    assert_eq!(lessor.leases(), ids([2, -2, -1, 1]));
+    assert_eq!(lessor.leases(), ids([-2, 2, -1, 1]));
     lessor.demote();
     assert_eq!(lessor.leases(), ids([1, 2, -2, -1]));
 }

@@ -71,7 +71,9 @@ impl RangeSet {
 
     /// Says whether all keys of the span are in the set.
     ///
-    /// A span that is empty because its end is not above its key is in the set when the key is, as in etcd.
+    /// A span that is empty because its end is not above its key is in the set when the key is. Differs from etcd: there
+    /// so too, except that a span whose end is below its key may be refused when the user has several permissions, by how
+    /// its interval tree happens to be balanced. No key is in such a span, so nothing is let out.
     pub(crate) fn holds(&self, span: Span<'_>) -> bool {
         let at = self.intervals.partition_point(|i| *i.start <= *span.key);
         let Some(interval) = at.checked_sub(1).map(|at| &self.intervals[at]) else {

@@ -209,6 +209,50 @@ fn maintenance_and_membership_need_root() {
     }
 }
 
+fn put(key: &'static str, lease: i64, prev_kv: bool) -> Request {
+    Request::RequestPut(pb::PutRequest {
+        key: key.into(),
+        lease,
+        prev_kv,
+        ..Default::default()
+    })
+}
+
+fn delete(key: &'static str, range_end: &'static str, prev_kv: bool) -> Request {
+    Request::RequestDeleteRange(pb::DeleteRangeRequest {
+        key: key.into(),
+        range_end: range_end.into(),
+        prev_kv,
+    })
+}
+
+fn compare(key: &'static str) -> pb::Compare {
+    pb::Compare {
+        key: key.into(),
+        ..Default::default()
+    }
+}
+
+/// A transaction that hides compares and an operation at a depth, on either branch in turn.
+fn nest(compares: Vec<pb::Compare>, op: Option<Request>, depth: usize) -> pb::TxnRequest {
+    let ops = |request| vec![pb::RequestOp { request }];
+    let mut txn = pb::TxnRequest {
+        compare: compares,
+        success: vec![],
+        failure: ops(op),
+    };
+    for n in 0..depth {
+        let inner = ops(Some(Request::RequestTxn(txn)));
+        txn = pb::TxnRequest::default();
+        if n % 2 == 0 {
+            txn.success = inner;
+        } else {
+            txn.failure = inner;
+        }
+    }
+    txn
+}
+
 /// CVE-2026-33343, pull requests 21681 and 21685: nested transactions, the value before, and the lease were not checked.
 #[test]
 fn nothing_hides_in_a_nested_transaction() {
@@ -221,43 +265,6 @@ fn nothing_hides_in_a_nested_transaction() {
         } else {
             vec![]
         }
-    };
-    let put = |key: &'static str, lease, prev_kv| {
-        Request::RequestPut(pb::PutRequest {
-            key: key.into(),
-            lease,
-            prev_kv,
-            ..Default::default()
-        })
-    };
-    let delete = |key: &'static str, range_end: &'static str, prev_kv| {
-        Request::RequestDeleteRange(pb::DeleteRangeRequest {
-            key: key.into(),
-            range_end: range_end.into(),
-            prev_kv,
-        })
-    };
-    let compare = |key: &'static str| pb::Compare {
-        key: key.into(),
-        ..Default::default()
-    };
-    let nest = |compares: Vec<pb::Compare>, op: Option<Request>, depth: usize| {
-        let ops = |request| vec![pb::RequestOp { request }];
-        let mut txn = pb::TxnRequest {
-            compare: compares,
-            success: vec![],
-            failure: ops(op),
-        };
-        for n in 0..depth {
-            let inner = ops(Some(Request::RequestTxn(txn)));
-            txn = pb::TxnRequest::default();
-            if n % 2 == 0 {
-                txn.success = inner
-            } else {
-                txn.failure = inner
-            }
-        }
-        txn
     };
     let ask = |txn: pb::TxnRequest| {
         world.auth.gate(

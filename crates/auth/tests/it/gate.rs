@@ -156,7 +156,20 @@ fn lease_is_his_who_may_write_all_its_keys() {
     };
     put(1).unwrap();
     refused(put(2), &Error::PermissionDenied);
-    // Reading its keys is another matter.
+}
+
+#[test]
+fn writing_the_keys_of_a_lease_is_not_reading_them() {
+    let mut world = World::enabled();
+    world.grant("r", WRITE, b"a", b"c").unwrap();
+    let u = world.identity("u");
+    let keys = |id: LeaseId| {
+        if id.0 == 1 {
+            vec![Bytes::from("a")]
+        } else {
+            vec![]
+        }
+    };
     let ttl = |keys_wanted| {
         let operation = Operation::LeaseTimeToLive {
             id: LeaseId(1),

@@ -165,6 +165,9 @@ pub fn replay_file(endpoint: &str, file: &Path) -> Outcome<Replayed> {
             let mut step: Value =
                 serde_json::from_str(line).map_err(|e| Failure::from(e).during(&at))?;
             let want = step.as_object_mut().and_then(|step| step.remove("want"));
+            // Recordings are masked already, but for what masking has learned since.
+            let rpc = step.get("rpc").and_then(Value::as_str).unwrap_or_default();
+            let want = want.map(|want| mask(rpc, want));
             let got = player
                 .step(&step, want.as_ref())
                 .await

@@ -33,6 +33,8 @@ pub struct Site {
     client_port: u16,
     peer_port: u16,
     extra: Vec<String>,
+    data_dir: PathBuf,
+    file_limit: Option<u64>,
 }
 
 impl Site {
@@ -41,13 +43,40 @@ impl Site {
     /// # Errors
     /// The scratch directory cannot be made.
     pub fn new(binary: &Binary) -> Outcome<Site> {
+        let dir = tempfile::Builder::new().prefix("quorate-it-").tempdir()?;
         Ok(Site {
             binary: binary.clone(),
-            dir: tempfile::Builder::new().prefix("quorate-it-").tempdir()?,
+            data_dir: dir.path().join("data"),
+            file_limit: None,
+            dir,
             client_port: free_port(),
             peer_port: free_port(),
             extra: Vec::new(),
         })
+    }
+
+    /// A second place on the same data, with ports of its own.
+    ///
+    /// # Errors
+    /// The scratch directory cannot be made.
+    pub fn twin(&self) -> Outcome<Site> {
+        let mut twin = Site::new(&self.binary)?;
+        twin.data_dir = self.data_dir();
+        Ok(twin)
+    }
+
+    /// Uses another data directory.
+    #[must_use]
+    pub fn with_data_dir(mut self, dir: &Path) -> Site {
+        self.data_dir = dir.to_path_buf();
+        self
+    }
+
+    /// No file may grow beyond so many bytes; a write that would makes an error, as on a full disk.
+    #[must_use]
+    pub fn with_file_limit(mut self, bytes: Option<u64>) -> Site {
+        self.file_limit = bytes;
+        self
     }
 
     /// Adds arguments to every start.
@@ -66,7 +95,7 @@ impl Site {
     /// The data directory.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.data_dir.clone()
     }
 
     /// Everything the server ever printed.
@@ -80,11 +109,24 @@ impl Site {
         self.dir.path().join("log")
     }
 
+    /// The server's program, through a shell where files are to be limited: with the signal that comes with the limit ignored, what
+    /// is left is an error of the write.
+    fn program(&self) -> Command {
+        let Some(bytes) = self.file_limit else {
+            return Command::new(self.binary.path());
+        };
+        let mut shell = Command::new("sh");
+        let blocks = bytes / 512;
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        shell.arg("-c").arg(script).arg(self.binary.path());
+        shell
+    }
+
     /// The command that starts the server.
     fn command(&self) -> Command {
         let client = format!("http://{}", self.endpoint());
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
-        let mut command = Command::new(self.binary.path());
+        let mut command = self.program();
         // As in the directory of its data, so that nothing lands in the working directory of the tests.
         command
             .current_dir(self.dir.path())

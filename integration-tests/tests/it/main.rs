@@ -1,6 +1,9 @@
 //! Tests of the server as a process.
 #![expect(clippy::unwrap_used, reason = "a test ends where something is wrong")]
 
+mod bad_disk;
+mod bad_input;
 mod crash;
 mod process;
+mod raw;
 mod replay;

@@ -106,6 +106,13 @@ impl Attachments {
 
     /// Returns the keys of a lease in byte order.
     pub(crate) fn keys(&self, lease: u32) -> Vec<Bytes> {
+        let mut keys = self.keys_as_attached(lease);
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Returns the keys of a lease in the order in which they were attached.
+    pub(crate) fn keys_as_attached(&self, lease: u32) -> Vec<Bytes> {
         let mut keys = Vec::with_capacity(self.list(lease).len as usize);
         let mut next = self.list(lease).head;
         while next != NIL {
@@ -113,7 +120,8 @@ impl Attachments {
             keys.push(Bytes::copy_from_slice(&item.key));
             next = item.next;
         }
-        keys.sort_unstable();
+        // The newest is the head of the list.
+        keys.reverse();
         keys
     }
 

@@ -244,6 +244,13 @@ impl Lessor {
         self.slot(id).map(|slot| self.attachments.keys(slot))
     }
 
+    /// Returns the keys attached to a lease in the order in which they were attached, or `None` when there is no such
+    /// lease.
+    pub fn keys_as_attached(&self, id: LeaseId) -> Option<Vec<Bytes>> {
+        self.slot(id)
+            .map(|slot| self.attachments.keys_as_attached(slot))
+    }
+
     /// Says whether there is such a lease.
     pub fn exists(&self, id: LeaseId) -> bool {
         self.by_id.contains_key(&id)

@@ -174,30 +174,13 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
     if exists(disk, &snap_dir.join(ETCD_BACKEND_FILE))? {
         return Err(Error::Etcd(options.data_dir.clone()));
     }
-    for dir in [&options.data_dir, &member_dir, &snap_dir] {
-        disk.create_dir_all(dir).map_err(|source| Error::Io {
-            path: dir.clone(),
-            source,
-        })?;
-    }
-    // Names are durable only when their directories are synced: a log in a directory that a crash takes away is lost.
-    let parent = options
-        .data_dir
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    for dir in [parent, &options.data_dir, &member_dir] {
-        disk.sync_dir(dir).map_err(|source| Error::Io {
-            path: dir.to_owned(),
-            source,
-        })?;
-    }
+    make_directories(disk, &options.data_dir, &member_dir, &snap_dir)?;
     let lock = lock(disk, &member_dir.join(LOCK_FILE), &options.data_dir)?;
     let has_log = exists(disk, &wal_dir)? && !list(disk, &wal_dir)?.is_empty();
     let backend_path = snap_dir.join(BACKEND_FILE);
     if !has_log && exists(disk, &backend_path)? {
-        let backend = Backend::open(disk.clone(), &backend_path, options.backend.clone())
-            .map_err(Error::Backend)?;
+        let backend =
+            Backend::open(disk.clone(), &backend_path, options.backend).map_err(Error::Backend)?;
         let applied = backend.durable().index;
         if applied > 0 {
             return Err(Error::LogMissing { wal_dir, applied });
@@ -214,7 +197,7 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
             cluster_id: identity.cluster_id,
             member_id: identity.member_id,
         }),
-        ..options.backend.clone()
+        ..options.backend
     };
     let backend =
         Backend::open(disk.clone(), &backend_path, backend_options).map_err(Error::Backend)?;
@@ -237,6 +220,27 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
         wal_dir,
         lock,
     })
+}
+
+/// Makes the directories and their names durable: a log in a directory that a crash takes away is lost.
+fn make_directories(
+    disk: &Arc<dyn Disk>,
+    data_dir: &Path,
+    member_dir: &Path,
+    snap_dir: &Path,
+) -> Result<(), Error> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { path, source }
+    };
+    for dir in [data_dir, member_dir, snap_dir] {
+        disk.create_dir_all(dir).map_err(io(dir))?;
+    }
+    let named = data_dir.parent().filter(|p| !p.as_os_str().is_empty());
+    for dir in [named.unwrap_or(Path::new(".")), data_dir, member_dir] {
+        disk.sync_dir(dir).map_err(io(dir))?;
+    }
+    Ok(())
 }
 
 fn exists(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool, Error> {

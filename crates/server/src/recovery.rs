@@ -60,7 +60,7 @@ pub fn restore(backend: &Backend, options: &Options) -> Result<Stores, Error> {
     // 2. Leases before keys: keys are reattached to their leases, and a key whose lease is missing would become
     //    permanent.
     let mut lessor =
-        quorate_lease::Lessor::restore(&backend, options.lease.clone()).map_err(Error::Lease)?;
+        quorate_lease::Lessor::restore(&backend, options.lease).map_err(Error::Lease)?;
     // 3. Keys: the index is rebuilt from the key table, and yields each key's lease.
     let (kv, attachments) =
         quorate_mvcc::Store::restore(&backend, options.kv.clone()).map_err(Error::Kv)?;
@@ -68,8 +68,7 @@ pub fn restore(backend: &Backend, options: &Options) -> Result<Stores, Error> {
     // 4. Alarms before anything is applied: an entry replayed past an active alarm must be refused again.
     let alarms = Alarms::restore(&backend).map_err(Error::Alarms)?;
     // 5. Users and roles: replayed entries are checked against them.
-    let auth =
-        quorate_auth::AuthStore::restore(&backend, options.auth.clone()).map_err(Error::Auth)?;
+    let auth = quorate_auth::AuthStore::restore(&backend, options.auth).map_err(Error::Auth)?;
     // 6. Members and versions last: they decide who may vote and what is served, which needs all of the above.
     let cluster = Cluster::restore(&backend, options.max_learners).map_err(Error::Cluster)?;
     Ok(Stores {

@@ -84,7 +84,7 @@ impl Member {
             },
             Some(time) => {
                 let keys = if keys {
-                    self.stores.lessor.keys(id).unwrap_or_default()
+                    self.stores.lessor.keys_as_attached(id).unwrap_or_default()
                 } else {
                     Vec::new()
                 };

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use quorate_mvcc::{OpResult, RangeResult, TxnResult, WatchResponse};
 use quorate_proto::etcdserverpb::ResponseHeader;
 
+use crate::merge::group_responses;
 use crate::message::{Gather, Message};
 
 /// Tags: field number and wire type 0 (varint) or 2 (length-delimited).
@@ -345,7 +346,7 @@ pub(crate) fn txn(header: &ResponseHeader, result: &TxnResult) -> Message {
     out.finish()
 }
 
-fn watch_len(header: &ResponseHeader, response: &WatchResponse) -> usize {
+fn watch_len(header: &ResponseHeader, response: &WatchResponse, events_len: usize) -> usize {
     let reason = response.cancel_reason.len();
     field_len(header_len(header))
         + number_len(unsigned(response.watch_id))
@@ -354,42 +355,48 @@ fn watch_len(header: &ResponseHeader, response: &WatchResponse) -> usize {
         + number_len(unsigned(response.compact_revision))
         + if reason == 0 { 0 } else { field_len(reason) }
         + number_len(u64::from(response.fragment))
-        + response.events.bytes().len()
+        + events_len
 }
 
-/// Encodes `WatchResponse`s as messages one after the other. `header` is theirs but for the revision.
+fn put_watch_fields(out: &mut Gather, response: &WatchResponse) {
+    put_number(out, tag::WATCH_ID, unsigned(response.watch_id));
+    put_number(out, tag::WATCH_CREATED, u64::from(response.created));
+    put_number(out, tag::WATCH_CANCELED, u64::from(response.canceled));
+    put_number(
+        out,
+        tag::WATCH_COMPACT_REVISION,
+        unsigned(response.compact_revision),
+    );
+    if !response.cancel_reason.is_empty() {
+        put_len(out, tag::WATCH_CANCEL_REASON, response.cancel_reason.len());
+        out.put_slice(response.cancel_reason.as_bytes());
+    }
+    put_number(out, tag::WATCH_FRAGMENT, u64::from(response.fragment));
+}
+
+/// Encodes a stream's answers as messages one after the other, a watcher's events together where that is possible.
+/// `header` is theirs but for the revision.
 pub(crate) fn watch(header: ResponseHeader, responses: &[WatchResponse]) -> Message {
     let copied: usize = responses
         .iter()
         .map(|r| FIXED_BYTES + r.cancel_reason.len() + Gather::copied(r.events.bytes().len()))
         .sum();
     let mut out = Gather::with_capacity(copied);
-    for response in responses {
+    for group in group_responses(responses) {
+        let first = &responses[group.first];
+        let last = &responses[group.later.last().copied().unwrap_or(group.first)];
         let header = ResponseHeader {
-            revision: response.revision,
+            revision: last.revision,
             ..header
         };
-        out.begin(watch_len(&header, response));
-        put_header(&mut out, &header);
-        put_number(&mut out, tag::WATCH_ID, unsigned(response.watch_id));
-        put_number(&mut out, tag::WATCH_CREATED, u64::from(response.created));
-        put_number(&mut out, tag::WATCH_CANCELED, u64::from(response.canceled));
-        put_number(
-            &mut out,
-            tag::WATCH_COMPACT_REVISION,
-            unsigned(response.compact_revision),
-        );
-        if !response.cancel_reason.is_empty() {
-            put_len(
-                &mut out,
-                tag::WATCH_CANCEL_REASON,
-                response.cancel_reason.len(),
-            );
-            out.put_slice(response.cancel_reason.as_bytes());
-        }
-        put_number(&mut out, tag::WATCH_FRAGMENT, u64::from(response.fragment));
         // The events come with their tags and lengths.
-        out.splice(response.events.bytes());
+        let later = || group.later.iter().map(|at| responses[*at].events.bytes());
+        let events_len = first.events.bytes().len() + later().map(Bytes::len).sum::<usize>();
+        out.begin(watch_len(&header, first, events_len));
+        put_header(&mut out, &header);
+        put_watch_fields(&mut out, first);
+        out.splice(first.events.bytes());
+        later().for_each(|events| out.splice(events));
     }
     out.finish()
 }

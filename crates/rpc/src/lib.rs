@@ -1,4 +1,62 @@
 //! The front door: gRPC services, health and metrics on one port.
+//!
+//! ```text
+//! socket -> net: HTTP/2 or HTTP/1.1? -> http2: one task a connection, calls polled in it -> seam: method, metadata, bytes
+//!        -> service: validate, limits, who asks -> engine: batches of submissions, one wake-up of the engine
+//! engine: batches of outcomes, one wake-up of the thread -> service -> encode: around bytes already encoded -> socket
+//! ```
+//!
+//! Each connection belongs to one thread with a runtime, counters, a watch hub and a mailbox of its own; nothing on the way
+//! of a call is shared but the engine's queue and the stores' readers.
+//!
+//! | what a client can make grow | limit |
+//! |---|---|
+//! | connections | [`Options::max_connections`]; more wait in the kernel |
+//! | streams of a connection | [`Options::max_concurrent_streams`], [`STREAMS_MAX`] |
+//! | a request message | [`Options::max_message_bytes`], refused by its prefix |
+//! | unfinished messages of a thread | [`Options::thread_unfinished_max_bytes`], the call is refused |
+//! | answers that are not read | [`Options::connection_unsent_max_bytes`], no new calls are started; [`Options::stream_unsent_max_bytes`], the sender waits |
+//! | pings, settings, early resets, header lists | constants with grpc-go's or tighter values; the connection is closed |
+//!
+//! Anything can stand behind the door that implements [`Service`]; [`Services`] is the real one.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use bytes::Bytes;
+//! use quorate_rpc::{
+//!     Answer, Clock, FrontDoor, HttpRequest, HttpResponse, Inbound, Later, Metadata, Method, Options, Outbound, Registry,
+//!     Service, Status,
+//! };
+//!
+//! /// Refuses every call.
+//! struct Closed;
+//!
+//! impl Service for Closed {
+//!     fn unary(&self, _: Method, _: Metadata, _: Bytes) -> Answer {
+//!         Answer::Now(Err(Status::STOPPED))
+//!     }
+//!     fn stream(&self, _: Method, _: Metadata, _: Inbound, _: Outbound) -> Later<Result<(), Status>> {
+//!         Box::pin(async { Err(Status::STOPPED) })
+//!     }
+//!     fn http(&self, _: HttpRequest) -> Later<HttpResponse> {
+//!         Box::pin(async { HttpResponse { status: 503, headers: vec![], body: Bytes::new() } })
+//!     }
+//!     fn tick(&self, _now_ms: u64) {}
+//! }
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+//! let options = Options { threads: 2, ..Options::default() };
+//! let registry = Arc::new(Registry::new(options.threads));
+//! let door = FrontDoor::new(vec![listener], &options, Clock::start(), &registry)?;
+//! door.stop.stop();
+//! for worker in door.workers {
+//!     worker.run(|| Closed)?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod clock;
 mod deadline;
@@ -8,6 +66,7 @@ mod frame;
 pub mod fuzz;
 mod http1;
 mod http2;
+mod merge;
 mod message;
 mod metadata;
 mod method;

@@ -29,7 +29,8 @@ pub struct Options {
     /// The most bytes of answers that wait to be read on one connection thread; beyond it, connections that have any
     /// start no new calls.
     pub thread_unsent_max_bytes: usize,
-    /// The most bytes that one stream may have queued for a reader that does not keep up; the sender waits.
+    /// The most bytes that one stream may have queued for a reader that does not keep up; the sender waits, and what
+    /// waits for it can be put together.
     pub stream_unsent_max_bytes: usize,
     /// The most bytes of unfinished request messages on one connection thread; a call that goes over it is refused.
     pub thread_unfinished_max_bytes: usize,
@@ -53,7 +54,7 @@ impl Default for Options {
             drain_ms: 5_000,
             connection_unsent_max_bytes: 32 * 1024 * 1024,
             thread_unsent_max_bytes: 512 * 1024 * 1024,
-            stream_unsent_max_bytes: 256 * 1024,
+            stream_unsent_max_bytes: 64 * 1024,
             thread_unfinished_max_bytes: 256 * 1024 * 1024,
         }
     }

@@ -105,6 +105,17 @@ fn users_may_do_what_their_roles_say_and_no_more() {
         assert_eq!(alice.get("a").await.unwrap().count, 1);
         assert_eq!(alice.put("b", "1").await.unwrap_err(), denied);
         assert_eq!(alice.get("b").await.unwrap_err(), denied);
+    });
+}
+
+#[test]
+fn management_needs_root_and_users_may_ask_about_themselves() {
+    let served = Served::start();
+    run(async {
+        let client = served.client().await;
+        enable(&client).await;
+        let denied = refused(7, "etcdserver: permission denied");
+        let alice = login(&client, "alice", "pw").await.unwrap();
         let add = pb::AuthUserAddRequest {
             name: "eve".to_owned(),
             ..Default::default()

@@ -5,10 +5,11 @@ use crate::echo::run;
 use crate::member::{Served, refused};
 
 const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
+const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 
 #[test]
-fn leases_live_are_renewed_and_end_with_their_keys() {
+fn leases_live_and_end_with_their_keys() {
     let served = Served::start();
     run(async {
         let client = served.client().await;
@@ -45,6 +46,34 @@ fn leases_live_are_renewed_and_end_with_their_keys() {
             (time.granted_ttl, &time.keys[..]),
             (100, &[bytes::Bytes::from("l")][..])
         );
+        let revoke = pb::LeaseRevokeRequest { id: 7 };
+        let revoked: pb::LeaseRevokeResponse = client.call(REVOKE, &revoke).await.unwrap();
+        assert_eq!(revoked.header.unwrap().revision, 3);
+        assert_eq!(client.get("l").await.unwrap().count, 0);
+        let gone = client
+            .call::<pb::LeaseRevokeResponse>(REVOKE, &revoke)
+            .await;
+        assert_eq!(
+            gone,
+            Err(refused(5, "etcdserver: requested lease not found"))
+        );
+        let time: pb::LeaseTimeToLiveResponse = client.call(TIME_TO_LIVE, &ask).await.unwrap();
+        assert_eq!((time.ttl, time.granted_ttl), (-1, 0));
+    });
+}
+
+#[test]
+fn leases_are_renewed_and_listed() {
+    let served = Served::start();
+    run(async {
+        let client = served.client().await;
+        for id in [7, 9] {
+            let grant = pb::LeaseGrantRequest { ttl: 100, id };
+            client
+                .call::<pb::LeaseGrantResponse>(GRANT, &grant)
+                .await
+                .unwrap();
+        }
         let mut stream = client.open("/etcdserverpb.Lease/LeaseKeepAlive").await;
         for (id, ttl) in [(7, 100), (8, 0), (7, 100)] {
             stream.send(&pb::LeaseKeepAliveRequest { id });
@@ -64,21 +93,5 @@ fn leases_live_are_renewed_and_end_with_their_keys() {
             .await
             .unwrap();
         assert_eq!(all.leases.len(), 2);
-        let revoke = pb::LeaseRevokeRequest { id: 7 };
-        let revoked: pb::LeaseRevokeResponse = client
-            .call("/etcdserverpb.Lease/LeaseRevoke", &revoke)
-            .await
-            .unwrap();
-        assert_eq!(revoked.header.unwrap().revision, 3);
-        assert_eq!(client.get("l").await.unwrap().count, 0);
-        let gone = client
-            .call::<pb::LeaseRevokeResponse>("/etcdserverpb.Lease/LeaseRevoke", &revoke)
-            .await;
-        assert_eq!(
-            gone,
-            Err(refused(5, "etcdserver: requested lease not found"))
-        );
-        let time: pb::LeaseTimeToLiveResponse = client.call(TIME_TO_LIVE, &ask).await.unwrap();
-        assert_eq!((time.ttl, time.granted_ttl), (-1, 0));
     });
 }

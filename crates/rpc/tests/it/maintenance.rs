@@ -188,6 +188,23 @@ fn pages_are_those_of_etcd() {
                 "{path}: {missing}"
             );
         }
+    });
+}
+
+#[test]
+fn metrics_are_shown_and_other_methods_refused() {
+    let served = Served::start();
+    run(async {
+        let _client = served.client().await;
+        let mut socket = tokio::net::TcpStream::connect(served.addr).await.unwrap();
+        let mut get = async |path: &str| {
+            exchange(
+                &mut socket,
+                &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"),
+            )
+            .await
+        };
+        assert!(get("/health").await.starts_with("HTTP/1.1 200 OK\r\n"));
         let metrics = get("/metrics").await;
         for line in [
             "etcd_server_has_leader 1",

@@ -183,3 +183,49 @@ fn many_watchers_and_streams_all_get_every_event() {
         }
     });
 }
+
+#[test]
+fn reader_that_falls_behind_gets_everything_in_fewer_messages() {
+    const PUTS: usize = 3_000;
+    let served = Served::start();
+    run(async {
+        let client = served.client().await;
+        let writer = served.client().await;
+        let mut stream = client.open(WATCH).await;
+        stream.send(&create(key("w")));
+        assert!(next(&mut stream).await.created);
+        let writes: Vec<_> = (0..PUTS)
+            .map(|_| {
+                let writer = writer.clone();
+                tokio::task::spawn_local(
+                    async move { writer.put("w", &"v".repeat(100)).await.unwrap() },
+                )
+            })
+            .collect();
+        for write in writes {
+            write.await.unwrap();
+        }
+        let (mut revisions, mut messages) = (Vec::new(), 0);
+        while revisions.len() < PUTS {
+            let response = next(&mut stream).await;
+            messages += 1;
+            let last = response
+                .events
+                .last()
+                .unwrap()
+                .kv
+                .as_ref()
+                .unwrap()
+                .mod_revision;
+            assert!(response.header.unwrap().revision >= last);
+            revisions.extend(
+                response
+                    .events
+                    .iter()
+                    .map(|e| e.kv.as_ref().unwrap().mod_revision),
+            );
+        }
+        assert_eq!(revisions, (2..).take(PUTS).collect::<Vec<i64>>());
+        assert!(messages < PUTS / 2, "{messages} messages");
+    });
+}

@@ -30,7 +30,7 @@ const INDEX_CHUNKS_PER_STEP: usize = 16;
 /// The work of one compaction, done in small steps beside everything else.
 ///
 /// The compact revision has moved when the job is made; what it does cannot be seen from outside but in memory and disk
-/// space, and in [`Reader::hashes`](crate::Reader::hashes). Jobs are to be stepped one after the other, in the order
+/// space, and in [`Reader::compaction_hashes`](crate::Reader::compaction_hashes). Jobs are to be stepped one after the other, in the order
 /// they were made.
 ///
 /// # Durability

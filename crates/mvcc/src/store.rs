@@ -283,6 +283,11 @@ impl Store {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     fn check_poisoned(&self) -> Result<(), Error> {
         if self.poisoned {
             Err(Error::Poisoned)

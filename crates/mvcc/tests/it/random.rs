@@ -40,6 +40,10 @@ enum Write {
     Delete(DeleteRangeRequest),
     DeleteKeys(Vec<Bytes>),
     Txn(TxnRequest),
+    /// Puts so many keys that the index gets several nodes: every so many-th of 300.
+    Fill(usize),
+    /// Deletes a stretch of those.
+    Clear(u8, u8),
 }
 
 fn key() -> impl Strategy<Value = Bytes> {
@@ -200,6 +204,8 @@ fn write() -> impl Strategy<Value = Write> {
             Write::DeleteKeys(keys)
         }),
         4 => txn().prop_map(Write::Txn),
+        1 => (1..4_usize).prop_map(Write::Fill),
+        1 => (0..3_u8, 0..4_u8).prop_map(|(from, to)| Write::Clear(from, to)),
     ]
 }
 
@@ -530,6 +536,8 @@ fn write_one(
                 .unwrap();
             Some(changes)
         }
+        Write::Fill(step) => write_one(store, txn, model, Write::Txn(fill(step))),
+        Write::Clear(from, to) => write_one(store, txn, model, Write::Delete(clear(from, to))),
         Write::Txn(request) => {
             let ours = store.txn(txn, &request, lease_exists);
             let changes = ours.as_ref().ok().map(|ours| ours.changes.clone());
@@ -542,6 +550,29 @@ fn write_one(
             same(ours.map(answers), model.txn(&request));
             changes
         }
+    }
+}
+
+fn fill(step: usize) -> TxnRequest {
+    let puts = (0..300).step_by(step).map(|i| {
+        let key = format!("many/{i:03}").into();
+        op(Request::RequestPut(PutRequest {
+            key,
+            ..Default::default()
+        }))
+    });
+    TxnRequest {
+        success: puts.collect(),
+        ..Default::default()
+    }
+}
+
+fn clear(from: u8, to: u8) -> DeleteRangeRequest {
+    let (key, range_end) = (format!("many/{from}").into(), format!("many/{to}").into());
+    DeleteRangeRequest {
+        key,
+        range_end,
+        prev_kv: false,
     }
 }
 

@@ -20,6 +20,7 @@ pub struct View {
     failed: AtomicU64,
     sole_leader: AtomicBool,
     stopping: AtomicBool,
+    compacting: AtomicBool,
     slow: RwLock<Slow>,
 }
 
@@ -46,6 +47,7 @@ impl View {
             failed: AtomicU64::new(0),
             sole_leader: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            compacting: AtomicBool::new(false),
             slow: RwLock::new(Slow::default()),
         }
     }
@@ -108,6 +110,11 @@ impl View {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// Says whether a compaction was applied whose history is still being removed.
+    pub fn is_compacting(&self) -> bool {
+        self.compacting.load(Ordering::Acquire)
+    }
+
     /// Returns the active alarms, ordered by member and type.
     pub fn alarms(&self) -> Arc<Vec<pb::AlarmMember>> {
         self.slow.read().alarms.clone()
@@ -163,6 +170,10 @@ impl View {
 
     pub(crate) fn set_stopping(&self) {
         self.stopping.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn set_compacting(&self, compacting: bool) {
+        self.compacting.store(compacting, Ordering::Release);
     }
 
     pub(crate) fn set_alarms(&self, alarms: Vec<pb::AlarmMember>) {

@@ -163,11 +163,8 @@ impl KvHasher {
 /// transaction deletes a key and puts it again, and the compaction is at exactly its revision, etcd loses the put, so
 /// that its hash has no row of it; here the row is there and counts.
 pub(crate) fn hash_kv(shared: &Shared, revision: i64) -> Result<HashKv, Error> {
-    if let Some(stored) = shared
-        .hashes
-        .of_revision(revision)
-        .filter(|_| revision != 0)
-    {
+    // A compaction at revision 0 stores a hash too, and a question for revision 0 finds it first, as in etcd.
+    if let Some(stored) = shared.hashes.of_revision(revision) {
         return Ok(HashKv {
             hash: stored.hash,
             compact_revision: stored.compact_revision,

@@ -62,7 +62,10 @@ pub struct RangeEnd {
 const FIRST_CHUNK_KEYS: i64 = 10;
 
 impl RangeStream {
-    /// Begins a stream. A sort target is ignored: the order is that of keys. A limit below 0 is none.
+    /// Begins a stream. A limit below 0 is none.
+    ///
+    /// The order is that of keys, unless the whole range fits the first piece, which a sort target then sorts, as in etcd.
+    /// Differs from etcd: there a longer range with a target is sorted piece by piece, and keys are lost between pieces.
     pub(crate) fn open(
         reader: Reader,
         request: &RangeRequest,
@@ -75,9 +78,8 @@ impl RangeStream {
         };
         let mut request = request.clone();
         request.limit = FIRST_CHUNK_KEYS.min(total_max);
-        // Sorting each piece on its own, as etcd does with some targets, would tear the order.
+        // Ascending order by key is that of the store.
         request.sort_order = 0;
-        request.sort_target = 0;
         // What cannot be read at all fails at once.
         crate::range::resolve_revision(
             request.revision,
@@ -103,9 +105,18 @@ impl RangeStream {
         if self.ended {
             return Ok(None);
         }
-        let result = self
+        let mut result = self
             .reader
             .range_counting(&self.request, Counting::Fetched)?;
+        if result.more && self.request.sort_target != 0 && self.request.limit < self.total_max {
+            self.request.sort_target = 0;
+            if self.request.revision <= 0 {
+                self.request.revision = result.revision;
+            }
+            result = self
+                .reader
+                .range_counting(&self.request, Counting::Fetched)?;
+        }
         if self.revision == 0 {
             self.revision = result.revision;
             if self.request.revision <= 0 {
@@ -135,10 +146,12 @@ impl RangeStream {
         let mut end = None;
         if done {
             self.ended = true;
-            let mut count = self.count;
-            if let Some(next_key) = &next_key {
-                count += self.count_from(next_key)?;
-            }
+            let count = match &next_key {
+                None => self.count,
+                // Sorted by something else, the last key is not the greatest; this is the first piece.
+                Some(_) if self.request.sort_target != 0 => self.count_from(&self.request.key)?,
+                Some(next_key) => self.count + self.count_from(next_key)?,
+            };
             end = Some(RangeEnd {
                 revision: self.revision,
                 more: result.more,

@@ -75,6 +75,8 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
         start_engine(config, opened, clock, &queue, &metrics, &mailboxes, &turns)?;
     let mut registry = Registry::new(threads);
     registry.add_source(move |text| metrics.render(text));
+    let version = version::ETCD_VERSION.to_owned();
+    registry.add_source(quorate_rpc::member_source(handles.clone(), version));
     let registry = Arc::new(registry);
     let options = door_options(config, threads);
     let door = FrontDoor::new(listeners, &options, clock, &registry)

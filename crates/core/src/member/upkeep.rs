@@ -35,6 +35,8 @@ impl Member {
     /// Starts the next compaction once what scheduled it is durable: it deletes only what is on disk. Until then a flush
     /// is hurried along.
     pub(super) fn start_compaction(&mut self) {
+        let under_way = self.compaction.running || !self.compaction.waiting.is_empty();
+        self.view.set_compacting(under_way);
         let Some((scheduled, _)) = self.compaction.waiting.front() else {
             return;
         };

@@ -369,12 +369,27 @@ impl Run {
 
     /// The pieces of a stream are together what one answer would be.
     fn stream(&mut self, request: &RangeRequest) {
+        // What fits the first piece is sorted by the target; anything longer comes in key order.
+        const FIRST_PIECE_KEYS: i64 = 10;
         let plain = RangeRequest {
             sort_order: 0,
             sort_target: 0,
             ..request.clone()
         };
-        let expected = self.model.range(&plain);
+        let sorted = RangeRequest {
+            sort_order: 0,
+            ..request.clone()
+        };
+        let in_key_order = self.model.range(&plain);
+        let is_short = in_key_order
+            .as_ref()
+            .is_ok_and(|range| range.count <= FIRST_PIECE_KEYS)
+            || (1..=FIRST_PIECE_KEYS).contains(&request.limit);
+        let expected = if is_short {
+            self.model.range(&sorted)
+        } else {
+            in_key_order
+        };
         let stream = self
             .db()
             .reader()

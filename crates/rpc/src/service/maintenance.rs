@@ -1,5 +1,6 @@
 //! The service `Maintenance`, as far as it is built.
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_auth::Operation;
@@ -115,6 +116,7 @@ pub(super) fn hash_kv(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -
         let identity = context.identity(&metadata).await?;
         context.gate(&identity, &Operation::Maintenance)?;
         let reader = context.reader().clone();
+        wait_for_compaction(&context, request.revision).await;
         let hash = beside(move || reader.hash_kv(request.revision)).await??;
         Ok(Message::encode(&pb::HashKvResponse {
             header: Some(context.header(hash.revision)),
@@ -123,6 +125,19 @@ pub(super) fn hash_kv(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -
             hash_revision: hash.hash_revision,
         }))
     })
+}
+
+/// Waits a while for the compaction at exactly this revision to end, because its end stores the hash that is asked for.
+async fn wait_for_compaction(context: &Context, revision: i64) {
+    const LOOK: Duration = Duration::from_millis(2);
+    const LOOKS_MAX: u32 = 500;
+    for _ in 0..LOOKS_MAX {
+        let waits = context.handles.view.is_compacting();
+        if !waits || context.reader().compact_revision() != revision {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 pub(super) fn move_leader(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -> Answer {

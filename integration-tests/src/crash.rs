@@ -9,7 +9,6 @@
 //! - a watch that goes on after the last event it saw has shown each revision once, in order;
 //! - leases are there with their keys, and the hash of the history up to the last look has not changed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,6 +28,7 @@ use crate::binary::Binary;
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
 use crate::history::{Changes, Held, Log, State, apply, describe, read_log, read_state, watch_all};
+use crate::ledger::{Claims, Ledger};
 use crate::random::Random;
 use crate::server::{Server, Site};
 
@@ -107,11 +107,10 @@ pub fn crash_loop(options: &CrashOptions) -> Outcome<CrashReport> {
         site,
         random,
         writers,
-        state: State::new(),
-        checked: 1,
+        ledger: Ledger::new(),
+        killed_in_start: 0,
         hash: None,
         watched: Log::default(),
-        report: CrashReport::default(),
     };
     runtime.block_on(async {
         let mut server = run.site.start()?;
@@ -123,11 +122,16 @@ pub fn crash_loop(options: &CrashOptions) -> Outcome<CrashReport> {
                 .map_err(|e| e.during(&at))?;
             server = run.restart().map_err(|e| e.during(&at))?;
             run.check(loaded).await.map_err(|e| e.during(&at))?;
-            run.report.loops += 1;
         }
         server.kill()
     })?;
-    Ok(run.report)
+    Ok(CrashReport {
+        loops: options.loops,
+        acknowledged: run.ledger.acknowledged,
+        unanswered_kept: run.ledger.unanswered_kept,
+        unanswered_lost: run.ledger.unanswered_lost,
+        killed_in_start: run.killed_in_start,
+    })
 }
 
 /// A write: what it asks and what it does if it is carried out.
@@ -168,8 +172,9 @@ struct Left {
 
 /// What one time under load leaves.
 struct Loaded {
-    acknowledged: BTreeMap<i64, Changes>,
-    unanswered: Vec<(usize, Write)>,
+    claims: Claims,
+    /// The unanswered writes, by the place of their writer.
+    writes: Vec<(usize, Write)>,
     compacted: bool,
 }
 
@@ -177,15 +182,12 @@ struct Run {
     site: Site,
     random: Random,
     writers: Vec<Writer>,
-    /// What the server held at the last look.
-    state: State,
-    /// The revision of the last look.
-    checked: i64,
+    ledger: Ledger,
+    killed_in_start: u64,
     /// The hash of the history up to there.
     hash: Option<u32>,
     /// What the watch saw since the last look.
     watched: Log,
-    report: CrashReport,
 }
 
 impl Run {
@@ -200,7 +202,7 @@ impl Run {
         let watch = watch(
             client.clone(),
             std::mem::take(&mut self.watched),
-            self.checked + 1,
+            self.ledger.revision + 1,
             Arc::clone(&down),
         );
         let mut tasks = Vec::new();
@@ -209,8 +211,8 @@ impl Run {
             let client = Client::connect(&self.site.endpoint()).await?;
             tasks.push(tokio::spawn(writer.run(client, Arc::clone(&down))));
         }
-        let compacted = self.random.one_in(4) && self.checked > 1;
-        let compaction = compacted.then(|| compact(client.clone(), self.checked));
+        let compacted = self.random.one_in(4) && self.ledger.revision > 1;
+        let compaction = compacted.then(|| compact(client.clone(), self.ledger.revision));
         tokio::time::sleep(self.random.between(between.0, between.1)).await;
         down.store(true, Ordering::SeqCst);
         if self.random.one_in(8) {
@@ -222,8 +224,8 @@ impl Run {
             compaction.abort();
         }
         let mut loaded = Loaded {
-            acknowledged: BTreeMap::new(),
-            unanswered: Vec::new(),
+            claims: Claims::default(),
+            writes: Vec::new(),
             compacted,
         };
         for task in tasks {
@@ -242,14 +244,24 @@ impl Run {
         }
         for (revision, changes) in left.acknowledged {
             let text = describe(&changes);
-            if loaded.acknowledged.insert(revision, changes).is_some() {
+            if loaded
+                .claims
+                .acknowledged
+                .insert(revision, changes)
+                .is_some()
+            {
                 return Err(Failure::new(format!(
                     "two writes were acknowledged at revision {revision}: {text}"
                 )));
             }
         }
         if let Some(write) = left.unanswered {
-            loaded.unanswered.push((self.writers.len(), write));
+            let writer = self.writers.len();
+            loaded
+                .claims
+                .unanswered
+                .insert(writer, write.changes.clone());
+            loaded.writes.push((writer, write));
         }
         self.writers.push(left.writer);
         Ok(())
@@ -264,7 +276,7 @@ impl Run {
                     .between(Duration::ZERO, Duration::from_millis(200)),
             );
             server.kill()?;
-            self.report.killed_in_start += 1;
+            self.killed_in_start += 1;
         }
         self.site.start()
     }
@@ -274,15 +286,19 @@ impl Run {
         let client = Client::connect(&self.site.endpoint()).await?;
         self.check_hash(&client, loaded.compacted).await?;
         let (revision, found) = read_state(&client).await?;
+        let from = self.ledger.revision + 1;
         let mut log = Log::default();
-        read_log(&client, &mut log, self.checked + 1, revision).await?;
-        self.check_log(&log, revision, loaded)?;
-        if found != self.state {
-            return Err(Failure::new(difference(&found, &self.state)));
+        read_log(&client, &mut log, from, revision).await?;
+        for writer in self.ledger.settle(&log, revision, loaded.claims)? {
+            let happened = loaded.writes.iter().find(|(number, _)| *number == writer);
+            let (_, write) = happened.expect("the ledger names writers of unanswered writes");
+            self.writers[writer].done(write);
         }
-        self.check_watch(&client, &log, revision).await?;
+        if found != self.ledger.state {
+            return Err(Failure::new(difference(&found, &self.ledger.state)));
+        }
+        self.check_watch(&client, &log, from, revision).await?;
         self.check_leases(&client).await?;
-        self.checked = revision;
         self.hash = Some(hash(&client, revision).await?);
         Ok(())
     }
@@ -292,76 +308,27 @@ impl Run {
         let Some(before) = self.hash.filter(|_| !compacted) else {
             return Ok(());
         };
-        let now = hash(client, self.checked).await?;
+        let now = hash(client, self.ledger.revision).await?;
         if now != before {
             let text = format!(
                 "the hash up to revision {} was {before} and is {now}",
-                self.checked
+                self.ledger.revision
             );
             return Err(Failure::new(text));
         }
         Ok(())
     }
 
-    /// Every revision is an acknowledged write or an unanswered one, and no acknowledged write is missing.
-    fn check_log(&mut self, log: &Log, revision: i64, mut loaded: Loaded) -> Outcome {
-        let mut expected = self.checked;
-        for (at, changes) in log.iter() {
-            expected += 1;
-            if *at != expected {
-                return Err(Failure::new(format!(
-                    "revision {expected} is missing, the next is {at}"
-                )));
-            }
-            self.check_revision(*at, changes, &mut loaded)?;
-            apply(&mut self.state, changes);
-        }
-        if expected != revision {
-            return Err(Failure::new(format!(
-                "the history ends at {expected}, the revision is {revision}"
-            )));
-        }
-        if let Some((at, changes)) = loaded.acknowledged.first_key_value() {
-            let text = describe(changes);
-            return Err(Failure::new(format!(
-                "acknowledged at {at} but lost, the revision is {revision}: {text}"
-            )));
-        }
-        self.report.unanswered_lost += u64::try_from(loaded.unanswered.len()).unwrap_or(u64::MAX);
-        Ok(())
-    }
-
-    fn check_revision(&mut self, at: i64, changes: &Changes, loaded: &mut Loaded) -> Outcome {
-        if let Some(acknowledged) = loaded.acknowledged.remove(&at) {
-            self.report.acknowledged += 1;
-            if acknowledged == *changes {
-                return Ok(());
-            }
-            let (want, got) = (describe(&acknowledged), describe(changes));
-            return Err(Failure::new(format!(
-                "revision {at} was acknowledged as {want} and is {got}"
-            )));
-        }
-        let found = loaded
-            .unanswered
-            .iter()
-            .position(|(_, write)| write.changes == *changes);
-        let Some(found) = found else {
-            let text = describe(changes);
-            return Err(Failure::new(format!(
-                "revision {at} is no write that was asked for, or a part of one: {text}"
-            )));
-        };
-        let (writer, write) = loaded.unanswered.remove(found);
-        self.writers[writer].done(&write);
-        self.report.unanswered_kept += 1;
-        Ok(())
-    }
-
     /// The watch, going on after its last event, has seen the same revisions.
-    async fn check_watch(&mut self, client: &Client, log: &Log, revision: i64) -> Outcome {
+    async fn check_watch(
+        &mut self,
+        client: &Client,
+        log: &Log,
+        from: i64,
+        revision: i64,
+    ) -> Outcome {
         let mut watched = std::mem::take(&mut self.watched);
-        read_log(client, &mut watched, self.checked + 1, revision)
+        read_log(client, &mut watched, from, revision)
             .await
             .map_err(|e| e.during("resuming the watch"))?;
         let differs = watched.iter().zip(log.iter()).find(|(seen, is)| seen != is);

@@ -8,6 +8,7 @@ mod client;
 mod crash;
 mod failure;
 mod history;
+mod ledger;
 mod mask;
 mod ports;
 mod random;

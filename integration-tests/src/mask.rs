@@ -146,10 +146,10 @@ mod tests {
 
     #[test]
     fn what_differs_from_run_to_run_is_masked() {
-        let answer = json!({"header": {"cluster_id": "1", "revision": "5"}, "TTL": "7", "keys": [{"token": "x"}]});
+        let answer = json!({"header": {"cluster_id": "1", "revision": "5"}, "TTL": "7", "list": [{"token": "x"}]});
         assert_eq!(
             mask("Lease/LeaseTimeToLive", answer.clone()),
-            json!({"header": {"revision": "5"}, "TTL": "positive", "keys": [{"token": "token"}]})
+            json!({"header": {"revision": "5"}, "TTL": "positive", "list": [{"token": "token"}]})
         );
         assert_eq!(mask("Lease/LeaseGrant", answer)["TTL"], "7");
         assert_eq!(

@@ -4,6 +4,7 @@
 mod bad_disk;
 mod bad_input;
 mod crash;
+mod ctl;
 mod process;
 mod raw;
 mod replay;

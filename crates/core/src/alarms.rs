@@ -1,6 +1,7 @@
 //! Active alarms: replicated, persisted, acting on the whole cluster.
 use std::collections::BTreeSet;
 
+use crate::cluster::RestoreError;
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_backend::{ApplyTxn, Backend, Table};
@@ -24,7 +25,7 @@ impl Alarms {
     ///
     /// # Errors
     /// When the backend cannot be read or a row is not an alarm.
-    pub fn restore(backend: &Backend) -> Result<Self, quorate_backend::Error> {
+    pub fn restore(backend: &Backend) -> Result<Self, RestoreError> {
         let txn = backend.read()?;
         let mut active = BTreeSet::new();
         let mut from: Option<Bytes> = None;
@@ -36,9 +37,10 @@ impl Alarms {
             let Some((last, _)) = rows.last() else { break };
             from = Some(last.clone());
             for (key, _) in rows {
-                if let Ok(alarm) = AlarmMember::decode(key) {
-                    active.insert((alarm.member_id, alarm.alarm));
-                }
+                // An alarm that is passed over would let writes through on this member alone.
+                let corrupt = |_| RestoreError::Corrupt("alarm".to_owned());
+                let alarm = AlarmMember::decode(key).map_err(corrupt)?;
+                active.insert((alarm.member_id, alarm.alarm));
             }
         }
         Ok(Self { active })

@@ -82,7 +82,7 @@ impl Stores {
         self.check_auth(identity, request)?;
         let cost = quota::cost(request);
         let fits = cost == 0 || quota.has_room(cost);
-        let applied = self.apply_to_backend(txn, ctx, identity, request, effects)?;
+        let applied = self.apply_to_backend(txn, ctx, request, effects)?;
         if fits {
             Ok(applied)
         } else {
@@ -120,7 +120,6 @@ impl Stores {
         &mut self,
         txn: &mut ApplyTxn,
         ctx: Context,
-        _identity: &Identity,
         request: &Request,
         effects: &mut Effects,
     ) -> Result<Applied, Error> {

@@ -105,7 +105,7 @@ impl std::fmt::Display for RestoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Backend(e) => e.fmt(f),
-            Self::Corrupt(what) => write!(f, "corrupt cluster table: {what}"),
+            Self::Corrupt(what) => write!(f, "corrupt row: {what}"),
         }
     }
 }

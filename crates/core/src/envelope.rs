@@ -2,7 +2,7 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
 use quorate_auth::Identity;
-use quorate_proto::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use quorate_proto::etcdserverpb::RequestHeader;
 
 use crate::Request;
 
@@ -58,23 +58,76 @@ fn put_header(header: &RequestHeader, len: usize, data: &mut BytesMut) {
 #[derive(Debug)]
 pub(crate) struct Envelope {
     pub(crate) identity: Identity,
-    pub(crate) request: Option<Request>,
+    pub(crate) content: Content,
 }
 
-/// Decodes an entry's data. `request` is `None` when it holds a request this version does not know or replays nothing for.
+/// The request in an entry.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Content {
+    /// One to apply.
+    Request(Box<Request>),
+    /// One that changes nothing: a read from an old log, or etcd's test of downgrades.
+    NoOp,
+    /// One of a version to come: applying it needs knowledge that this version has not.
+    Unknown,
+}
+
+/// Fields that hold requests without effect: `range` and `downgrade_version_test`.
+const NO_OP_FIELDS: [u64; 2] = [3, 9900];
+/// Fields that hold no request: the old request id, and the header.
+const ID_FIELD: u64 = 1;
+
+/// Decodes an entry's data.
+///
+/// The request is decoded from its own bytes, as the front door did, and not as a part of the whole message: the decoder's
+/// limit on nesting counts from where it starts, and what was accepted at the door must be readable here.
 ///
 /// # Errors
 /// When it is not a Protobuf message of this shape.
-pub(crate) fn decode(data: Bytes) -> Result<Envelope, prost::DecodeError> {
-    let mut message = InternalRaftRequest::decode(data)?;
-    let header = message.header.take().unwrap_or_default();
-    Ok(Envelope {
+pub(crate) fn decode(data: &Bytes) -> Result<Envelope, String> {
+    let mut envelope = Envelope {
         identity: Identity {
-            username: header.username,
-            revision: header.auth_revision,
+            username: String::new(),
+            revision: 0,
         },
-        request: Request::take_from(message),
-    })
+        content: Content::Unknown,
+    };
+    let mut rest = &data[..];
+    while !rest.is_empty() {
+        let (field, bytes, after) = split_field(rest)?;
+        rest = after;
+        if field == u64::from(HEADER_FIELD) {
+            let header = RequestHeader::decode(bytes).map_err(|e| e.to_string())?;
+            envelope.identity = Identity {
+                username: header.username,
+                revision: header.auth_revision,
+            };
+        } else if NO_OP_FIELDS.contains(&field) {
+            envelope.content = Content::NoOp;
+        } else if field != ID_FIELD
+            && let Some(request) = Request::decode_field(field, data.slice_ref(bytes))?
+        {
+            envelope.content = Content::Request(Box::new(request));
+        }
+    }
+    Ok(envelope)
+}
+
+/// Splits the first field off a message: its number, its bytes when it is of variable length, and the rest.
+fn split_field(mut data: &[u8]) -> Result<(u64, &[u8], &[u8]), String> {
+    let key = prost::encoding::decode_varint(&mut data).map_err(|e| e.to_string())?;
+    let value = prost::encoding::decode_varint(&mut data).map_err(|e| e.to_string())?;
+    match key & 7 {
+        WIRE_VARINT => Ok((key >> 3, &[], data)),
+        WIRE_LEN => {
+            let len = usize::try_from(value).unwrap_or(usize::MAX);
+            match (data.get(..len), data.get(len..)) {
+                (Some(bytes), Some(rest)) => Ok((key >> 3, bytes, rest)),
+                _ => Err("a field ends after the data".to_owned()),
+            }
+        }
+        _ => Err("a field of fixed size".to_owned()),
+    }
 }
 
 /// Reads who proposed an entry without decoding the request; `None` when there is no header or the data is damaged.
@@ -95,27 +148,17 @@ pub(crate) fn peek_id(data: &[u8]) -> u64 {
 
 fn find_header(mut data: &[u8]) -> Option<&[u8]> {
     while !data.is_empty() {
-        let key = prost::encoding::decode_varint(&mut data).ok()?;
-        match key & 7 {
-            WIRE_LEN => {
-                let len = usize::try_from(prost::encoding::decode_varint(&mut data).ok()?).ok()?;
-                let field = data.get(..len)?;
-                if key >> 3 == u64::from(HEADER_FIELD) {
-                    return Some(field);
-                }
-                data = &data[len..];
-            }
-            WIRE_VARINT => {
-                prost::encoding::decode_varint(&mut data).ok()?;
-            }
-            _ => return None,
+        let (field, bytes, rest) = split_field(data).ok()?;
+        if field == u64::from(HEADER_FIELD) {
+            return Some(bytes);
         }
+        data = rest;
     }
     None
 }
 
 macro_rules! requests {
-    ($($number:literal $field:ident $variant:ident;)*) => {
+    ($($number:literal $variant:ident;)*) => {
         impl Request {
             /// Returns the request's field number in `InternalRaftRequest`.
             pub(crate) fn field(&self) -> u32 {
@@ -130,11 +173,12 @@ macro_rules! requests {
                 }
             }
 
-            fn take_from(message: InternalRaftRequest) -> Option<Self> {
-                $(if let Some(m) = message.$field {
-                    return Some(Self::$variant(m));
-                })*
-                None
+            /// Decodes the request of a field; `None` when the field is none of these.
+            fn decode_field(field: u64, bytes: Bytes) -> Result<Option<Self>, String> {
+                Ok(Some(match field {
+                    $($number => Self::$variant(prost::Message::decode(bytes).map_err(|e| e.to_string())?),)*
+                    _ => return Ok(None),
+                }))
             }
 
             /// Returns the request's name as etcd labels it in metrics and logs.
@@ -148,39 +192,41 @@ macro_rules! requests {
 }
 
 requests! {
-    4 put Put;
-    5 delete_range DeleteRange;
-    6 txn Txn;
-    7 compaction Compaction;
-    8 lease_grant LeaseGrant;
-    9 lease_revoke LeaseRevoke;
-    10 alarm Alarm;
-    11 lease_checkpoint LeaseCheckpoint;
-    1000 auth_enable AuthEnable;
-    1011 auth_disable AuthDisable;
-    1012 authenticate Authenticate;
-    1013 auth_status AuthStatus;
-    1100 auth_user_add AuthUserAdd;
-    1101 auth_user_delete AuthUserDelete;
-    1102 auth_user_get AuthUserGet;
-    1103 auth_user_change_password AuthUserChangePassword;
-    1104 auth_user_grant_role AuthUserGrantRole;
-    1105 auth_user_revoke_role AuthUserRevokeRole;
-    1106 auth_user_list AuthUserList;
-    1107 auth_role_list AuthRoleList;
-    1200 auth_role_add AuthRoleAdd;
-    1201 auth_role_delete AuthRoleDelete;
-    1202 auth_role_get AuthRoleGet;
-    1203 auth_role_grant_permission AuthRoleGrantPermission;
-    1204 auth_role_revoke_permission AuthRoleRevokePermission;
-    1300 cluster_version_set ClusterVersionSet;
-    1301 cluster_member_attr_set ClusterMemberAttrSet;
-    1302 downgrade_info_set DowngradeInfoSet;
+    4 Put;
+    5 DeleteRange;
+    6 Txn;
+    7 Compaction;
+    8 LeaseGrant;
+    9 LeaseRevoke;
+    10 Alarm;
+    11 LeaseCheckpoint;
+    1000 AuthEnable;
+    1011 AuthDisable;
+    1012 Authenticate;
+    1013 AuthStatus;
+    1100 AuthUserAdd;
+    1101 AuthUserDelete;
+    1102 AuthUserGet;
+    1103 AuthUserChangePassword;
+    1104 AuthUserGrantRole;
+    1105 AuthUserRevokeRole;
+    1106 AuthUserList;
+    1107 AuthRoleList;
+    1200 AuthRoleAdd;
+    1201 AuthRoleDelete;
+    1202 AuthRoleGet;
+    1203 AuthRoleGrantPermission;
+    1204 AuthRoleRevokePermission;
+    1300 ClusterVersionSet;
+    1301 ClusterMemberAttrSet;
+    1302 DowngradeInfoSet;
 }
 
 #[cfg(test)]
 mod tests {
     use quorate_proto::etcdserverpb as pb;
+    use quorate_proto::etcdserverpb::InternalRaftRequest;
+    use quorate_proto::etcdserverpb::request_op;
 
     use super::*;
 
@@ -231,11 +277,9 @@ mod tests {
         let request = Request::LeaseRevoke(pb::LeaseRevokeRequest { id: -5 });
         let data = encode(u64::MAX, &identity(), &request, None);
         assert_eq!(peek_id(&data), u64::MAX);
-        let envelope = decode(data).unwrap();
-        assert_eq!(
-            (envelope.identity, envelope.request),
-            (identity(), Some(request))
-        );
+        let envelope = decode(&data).unwrap();
+        assert_eq!(envelope.identity, identity());
+        assert_eq!(envelope.content, Content::Request(Box::new(request)));
     }
 
     #[test]
@@ -250,5 +294,56 @@ mod tests {
             let _ = peek_id(&data[..end]);
         }
         assert_eq!(peek_id(&data), 9);
+    }
+
+    #[test]
+    fn every_body_the_door_accepts_can_be_read_from_the_log() {
+        let mut accepted = 0;
+        let mut op = pb::RequestOp {
+            request: Some(request_op::Request::RequestPut(pb::PutRequest {
+                key: "k".into(),
+                ..Default::default()
+            })),
+        };
+        for _ in 0..70 {
+            let txn = pb::TxnRequest {
+                success: vec![op],
+                ..Default::default()
+            };
+            let body = Bytes::from(txn.encode_to_vec());
+            if let Ok(request) = pb::TxnRequest::decode(body.clone()) {
+                accepted += 1;
+                let data = encode(1, &identity(), &Request::Txn(request.clone()), Some(&body));
+                let content = decode(&data)
+                    .expect("what was accepted is readable")
+                    .content;
+                assert_eq!(content, Content::Request(Box::new(Request::Txn(request))));
+            }
+            op = pb::RequestOp {
+                request: Some(request_op::Request::RequestTxn(txn)),
+            };
+        }
+        assert!(
+            (40..70).contains(&accepted),
+            "the depth limit lies within what is tried: {accepted}"
+        );
+    }
+
+    #[test]
+    fn unknown_requests_are_told_from_those_without_effect() {
+        let of = |field: u32| {
+            let mut data = Vec::new();
+            prost::encoding::encode_key(
+                field,
+                prost::encoding::WireType::LengthDelimited,
+                &mut data,
+            );
+            data.push(0);
+            decode(&data.into()).unwrap().content
+        };
+        assert_eq!(of(3), Content::NoOp);
+        assert_eq!(of(9900), Content::NoOp);
+        assert_eq!(of(777), Content::Unknown);
+        assert!(decode(&Bytes::from_static(&[0x22, 0x7f])).is_err());
     }
 }

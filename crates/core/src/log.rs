@@ -18,6 +18,9 @@ pub(crate) struct MemoryLog {
     conf_state: ConfState,
 }
 
+/// What an entry counts beside its data, in bytes.
+const ENTRY_HEAD_BYTES: u64 = 24;
+
 /// A place in the log: an index and the term of the entry there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
@@ -145,8 +148,17 @@ impl Storage for MemoryLog {
             high <= self.last().index + 1,
             "entries up to {high} asked of a log that ends earlier"
         );
-        let mut found: Vec<Entry> = (low..high).filter_map(|i| self.at(i).cloned()).collect();
-        raft::util::limit_size(&mut found, max_size.into());
+        let limit = max_size.into().unwrap_or(u64::MAX);
+        let mut bytes = 0;
+        let mut found = Vec::new();
+        for entry in (low..high).filter_map(|index| self.at(index)) {
+            bytes += entry.data.len() as u64 + ENTRY_HEAD_BYTES;
+            // At least one is asked for, however large it is.
+            if bytes > limit && !found.is_empty() {
+                break;
+            }
+            found.push(entry.clone());
+        }
         Ok(found)
     }
 

@@ -6,7 +6,7 @@ use quorate_backend::Applied as AppliedPoint;
 use quorate_mvcc::CompactionJob;
 use quorate_proto::{LeaseId, raftpb};
 use quorate_wal::{Batch, Synced};
-use raft::eraftpb::{Entry, HardState, Message};
+use raft::eraftpb::{Entry, HardState};
 use raft::{RawNode, StateRole};
 
 use crate::actions::Actions;
@@ -20,7 +20,7 @@ use crate::quota::Quota;
 use crate::read_index::ReadRounds;
 use crate::rng::Rng;
 use crate::view::View;
-use crate::waiters::{Waiter, Waiters};
+use crate::waiters::Waiters;
 use crate::{Error, Outcome, Submission, Token};
 
 mod commit;
@@ -31,6 +31,11 @@ mod upkeep;
 
 /// Messages one follower may have under way. Source: etcd v3.7.1 maxInflightMsgs.
 const MAX_INFLIGHT_MESSAGES: usize = 512;
+
+/// Flushes' worth of unflushed bytes at which nothing more is admitted until the disk has caught up.
+const UNFLUSHED_FLUSHES_MAX: u64 = 4;
+/// Bytes proposed at once; more go in several steps, so that no batch outgrows what the log takes.
+const PROPOSED_BYTES_MAX: usize = 8 << 20;
 
 /// The log as recovered, or as written at bootstrap.
 #[derive(Debug, Default)]
@@ -68,6 +73,10 @@ pub struct Member {
     /// Index of the last applied configuration change.
     conf_index: u64,
     first_commit_in_term: bool,
+    /// The leader known last; 0 before the first.
+    leader: u64,
+    /// Whether the backend's flushes cannot keep up: nothing more is admitted.
+    is_behind_disk: bool,
     /// When the leader known now was first known.
     leader_since_ms: u64,
     published: Publication,
@@ -87,7 +96,6 @@ struct Persisting {
     /// Whether something of it goes to the log; else it only keeps its place in the order.
     on_disk: bool,
     ready: Option<u64>,
-    messages: Vec<Message>,
     /// Set when this is the mark of a saved snapshot: the log is released up to it.
     release: Option<u64>,
 }
@@ -120,6 +128,8 @@ struct Compaction {
 struct SnapshotState {
     last_index: u64,
     saving: bool,
+    /// Bytes of entries handed to the log since the last snapshot.
+    log_bytes: u64,
     trimmed: u64,
 }
 
@@ -140,6 +150,7 @@ impl Member {
     ) -> raft::Result<Self> {
         let applied = stores.backend.applied();
         let entries: Vec<Entry> = log.entries.into_iter().map(to_raft).collect();
+        let log_bytes = entries.iter().map(|e| e.data.len() as u64).sum();
         let base = Position {
             index: log.snapshot.index,
             term: log.snapshot.term,
@@ -155,19 +166,7 @@ impl Member {
             applied.index >= base.index && applied.index <= memory.last().index,
             "recovery let a gap pass"
         );
-        let raft_config = raft::Config {
-            id: config.member_id.0,
-            election_tick: config.election_ticks,
-            heartbeat_tick: 1,
-            applied: applied.index,
-            max_size_per_msg: config.batch_bytes,
-            max_inflight_msgs: MAX_INFLIGHT_MESSAGES,
-            check_quorum: true,
-            pre_vote: config.pre_vote,
-            max_committed_size_per_ready: config.batch_bytes,
-            ..raft::Config::default()
-        };
-        let mut node = RawNode::new(&raft_config, memory, logger)?;
+        let mut node = RawNode::new(&raft_config(&config, applied.index), memory, logger)?;
         let view = Arc::new(View::new(config.cluster_id, config.member_id));
         let mut rng = Rng::new(config.seed);
         set_election_timeout(&mut node, &mut rng, config.election_ticks);
@@ -181,7 +180,8 @@ impl Member {
             snapshot: SnapshotState {
                 last_index: base.index,
                 saving: false,
-                trimmed: base.index,
+                log_bytes,
+                trimmed: 0,
             },
             compaction: Compaction::default(),
             auto_compactor: AutoCompactor::new(config.auto_compaction, now_ms),
@@ -201,6 +201,8 @@ impl Member {
             applied,
             conf_index: 0,
             first_commit_in_term: false,
+            leader: 0,
+            is_behind_disk: false,
             leader_since_ms: now_ms,
             published: Publication::NotYet,
             actions: Actions::default(),
@@ -218,6 +220,7 @@ impl Member {
         self.show_cluster();
         self.view.set_alarms(self.stores.alarm_list());
         self.view.set_applied(self.applied.index);
+        self.trim_log();
         // What is committed is applied first: raft holds no election over unapplied configuration changes.
         self.drive();
         if self.config.initial_election_tick_advance && self.is_sole_voter() {
@@ -254,10 +257,21 @@ impl Member {
 
     /// Takes a batch of submissions in; each is answered exactly once unless it is cancelled.
     pub fn handle_submissions(&mut self, submissions: Vec<Submission>) {
+        let unflushed = self.stores.backend.pending_bytes();
+        self.is_behind_disk = unflushed > UNFLUSHED_FLUSHES_MAX * self.config.flush_bytes;
         let mut entries = Vec::new();
+        let mut entry_bytes = 0;
         for submission in submissions {
+            if entry_bytes > PROPOSED_BYTES_MAX {
+                self.propose(std::mem::take(&mut entries));
+                self.drive();
+                entry_bytes = 0;
+            }
             match submission {
-                Submission::Propose(proposal) => self.admit(proposal, &mut entries),
+                Submission::Propose(proposal) => {
+                    self.admit(proposal, &mut entries);
+                    entry_bytes += entries.last().map_or(0, |e| e.data.len());
+                }
                 Submission::ReadIndex { token } => self.join_read(token),
                 Submission::LeaseRenew { token, id } => self.renew(token, id),
                 Submission::LeaseTimeToLive { token, id, keys } => {
@@ -269,7 +283,7 @@ impl Member {
                 }
                 Submission::LeaseKeys { token, id } => self.lease_keys(token, id),
                 Submission::MoveLeader { token, target } => self.move_leader(token, target),
-                Submission::Cancel { token } => self.waiters.cancel(token),
+                Submission::Cancel { token } => self.cancel(token),
             }
         }
         self.propose(entries);
@@ -281,10 +295,7 @@ impl Member {
         self.handle_time(now_ms);
         let now_ms = self.now_ms;
         self.node.tick();
-        for (deadline, waiter) in self.waiters.expire(now_ms) {
-            self.time_out(deadline, waiter);
-        }
-        self.drop_expired_unproposed();
+        self.expire_waiters();
         for token in self.reads.expire(now_ms) {
             self.reply(token, Outcome::Failed(Error::Timeout));
         }
@@ -301,7 +312,7 @@ impl Member {
     }
 
     /// Takes the end of a flush. A failed one is fatal: the caller stops the member instead of calling this.
-    pub fn handle_flushed(&mut self, _durable: AppliedPoint) {
+    pub fn handle_flushed(&mut self) {
         self.flush.running = false;
         self.start_compaction();
         self.snapshot_when_due();
@@ -338,7 +349,6 @@ impl Member {
             ticket,
             on_disk: true,
             ready: None,
-            messages: Vec::new(),
             release: Some(index),
         });
     }
@@ -348,9 +358,11 @@ impl Member {
         self.view.set_stopping();
         self.view.set_sole_leader(false);
         for waiter in self.waiters.drain() {
-            if let Waiter::Client { token, .. } | Waiter::Renewal(_, token) = waiter {
-                self.reply(token, Outcome::Failed(Error::Stopped));
-            }
+            self.fail(waiter, Error::Stopped);
+        }
+        for (_, token, outcome) in std::mem::take(&mut self.compaction.callers) {
+            // Applied it was; only its physical end is not waited for.
+            self.reply(token, outcome);
         }
         for token in self.reads.drain() {
             self.reply(token, Outcome::Failed(Error::Stopped));
@@ -358,6 +370,13 @@ impl Member {
         for (_, token) in std::mem::take(&mut self.late_renewals) {
             self.reply(token, Outcome::Failed(Error::Stopped));
         }
+    }
+
+    /// Forgets a caller that went away, wherever it waits.
+    fn cancel(&mut self, token: Token) {
+        self.waiters.cancel(token);
+        self.late_renewals.retain(|(_, t)| *t != token);
+        self.compaction.callers.retain(|(_, t, _)| *t != token);
     }
 
     fn reply(&mut self, token: Token, outcome: Outcome) {
@@ -388,4 +407,19 @@ pub(crate) fn set_election_timeout(
     let jitter = usize::try_from(rng.below(election_ticks as u64)).expect("below a usize");
     node.raft
         .set_randomized_election_timeout(election_ticks + jitter);
+}
+
+fn raft_config(config: &Config, applied: u64) -> raft::Config {
+    raft::Config {
+        id: config.member_id.0,
+        election_tick: config.election_ticks,
+        heartbeat_tick: 1,
+        applied,
+        max_size_per_msg: config.batch_bytes,
+        max_inflight_msgs: MAX_INFLIGHT_MESSAGES,
+        check_quorum: true,
+        pre_vote: config.pre_vote,
+        max_committed_size_per_ready: config.batch_bytes,
+        ..raft::Config::default()
+    }
 }

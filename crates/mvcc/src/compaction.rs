@@ -80,7 +80,7 @@ pub struct CompactionSummary {
 enum State {
     /// Waits until the horizon has moved, no reader needs what is below, and all rows up to it are in the file.
     Waiting {
-        flushed_index: Option<u64>,
+        scheduled_index: u64,
     },
     /// Compacts the index and learns what stays.
     Index {
@@ -106,10 +106,9 @@ impl CompactionJob {
         revision: i64,
         previous: i64,
         keeps_hash: bool,
+        scheduled_index: u64,
     ) -> CompactionJob {
-        let state = State::Waiting {
-            flushed_index: None,
-        };
+        let state = State::Waiting { scheduled_index };
         CompactionJob {
             shared,
             revision,
@@ -161,16 +160,14 @@ impl CompactionJob {
     }
 
     fn wait(&mut self) -> Progress {
-        let State::Waiting { flushed_index } = &mut self.state else {
+        let State::Waiting { scheduled_index } = self.state else {
             unreachable!("called in this state only");
         };
         let horizon = &self.shared.horizon;
         if horizon.compact() < self.revision || horizon.is_pinned_below(self.revision) {
             return Progress::Blocked;
         }
-        // What is published is committed, so the batch that asked is among those applied by now.
-        let applied = || self.shared.backend.applied().index;
-        if self.shared.backend.durable().index < *flushed_index.get_or_insert_with(applied) {
+        if self.shared.backend.durable().index < scheduled_index {
             return Progress::Blocked;
         }
         self.state = State::Index {

@@ -258,6 +258,7 @@ impl Store {
             revision,
             previous,
             keeps_hash,
+            txn.index(),
         ))
     }
 
@@ -269,6 +270,7 @@ impl Store {
             revision,
             previous,
             false,
+            0,
         ))
     }
 

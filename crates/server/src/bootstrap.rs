@@ -174,9 +174,15 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
     if exists(disk, &snap_dir.join(ETCD_BACKEND_FILE))? {
         return Err(Error::Etcd(options.data_dir.clone()));
     }
-    make_directories(disk, &options.data_dir, &member_dir, &snap_dir)?;
+    for dir in [&options.data_dir, &member_dir, &snap_dir] {
+        make_directory(disk, dir)?;
+    }
+    if let Some(parent) = wal_dir.parent() {
+        make_directory(disk, parent)?;
+    }
     let lock = lock(disk, &member_dir.join(LOCK_FILE), &options.data_dir)?;
-    let has_log = exists(disk, &wal_dir)? && !list(disk, &wal_dir)?.is_empty();
+    // What a start that was killed left behind is no log yet.
+    let has_log = Wal::exists(disk.as_ref(), &wal_dir).map_err(Error::Wal)?;
     let backend_path = snap_dir.join(BACKEND_FILE);
     if !has_log && exists(disk, &backend_path)? {
         let backend =
@@ -222,36 +228,25 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
     })
 }
 
-/// Makes the directories and their names durable: a log in a directory that a crash takes away is lost.
-fn make_directories(
-    disk: &Arc<dyn Disk>,
-    data_dir: &Path,
-    member_dir: &Path,
-    snap_dir: &Path,
-) -> Result<(), Error> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io { path, source }
+/// Makes a directory and its name durable, those above it too: a log in a directory that a crash takes away is lost.
+fn make_directory(disk: &Arc<dyn Disk>, path: &Path) -> Result<(), Error> {
+    let io = |source| Error::Io {
+        path: path.to_owned(),
+        source,
     };
-    for dir in [data_dir, member_dir, snap_dir] {
-        disk.create_dir_all(dir).map_err(io(dir))?;
+    let parent = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    if !exists(disk, parent)? {
+        make_directory(disk, parent)?;
     }
-    let named = data_dir.parent().filter(|p| !p.as_os_str().is_empty());
-    for dir in [named.unwrap_or(Path::new(".")), data_dir, member_dir] {
-        disk.sync_dir(dir).map_err(io(dir))?;
-    }
-    Ok(())
+    disk.create_dir_all(path).map_err(io)?;
+    disk.sync_dir(parent).map_err(io)
 }
 
 fn exists(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool, Error> {
     disk.exists(path).map_err(|source| Error::Io {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn list(disk: &Arc<dyn Disk>, path: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
-    disk.read_dir(path).map_err(|source| Error::Io {
         path: path.to_owned(),
         source,
     })

@@ -49,7 +49,12 @@ impl<O: Outlet> Engine<O> {
             self.member.handle_time(self.clock.now_ms());
             let mut ended = None;
             for event in events.drain(..) {
-                ended = self.handle(event).or(ended);
+                // What cannot go on outweighs a wish to stop: its exit code tells of it.
+                ended = match (ended, self.handle(event)) {
+                    (Some(Ended::Fatal(why)), _) => Some(Ended::Fatal(why)),
+                    (before, None) => before,
+                    (_, now) => now,
+                };
             }
             if !submissions.is_empty() {
                 let capacity = submissions.capacity();
@@ -68,7 +73,7 @@ impl<O: Outlet> Engine<O> {
     fn handle(&mut self, event: Event) -> Option<Ended> {
         match event {
             Event::Synced(synced) => self.member.handle_synced(&synced),
-            Event::Flushed(applied) => self.member.handle_flushed(applied),
+            Event::Flushed => self.member.handle_flushed(),
             Event::Compacted => self.member.handle_compacted(),
             Event::SnapshotSaved { index, term } => self.member.handle_snapshot_saved(index, term),
             Event::Fatal(why) => return Some(Ended::Fatal(why)),

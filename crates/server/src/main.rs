@@ -22,6 +22,16 @@ fn main() -> ExitCode {
         }
     };
     logger.install();
+    abort_on_panic();
     notices.iter().for_each(|notice| logger.write(notice));
     quorate_server::run(&config, &logger)
+}
+
+/// Ends the process when a thread panics: a member that lost one of its threads must not go on half alive.
+fn abort_on_panic() {
+    let log = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        log(info);
+        std::process::abort();
+    }));
 }

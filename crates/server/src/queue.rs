@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
-use quorate_backend::Applied;
 use quorate_core::{Intake, Submission};
 use quorate_wal::Synced;
 
@@ -16,7 +15,7 @@ pub(crate) enum Event {
     /// The log has synced up to a ticket.
     Synced(Synced),
     /// The backend has flushed.
-    Flushed(Applied),
+    Flushed,
     /// A compaction is done.
     Compacted,
     /// A snapshot file is durable.

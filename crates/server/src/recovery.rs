@@ -26,7 +26,7 @@ pub enum Error {
     /// The keys.
     Kv(quorate_mvcc::Error),
     /// Alarms.
-    Alarms(quorate_backend::Error),
+    Alarms(RestoreError),
     /// Users and roles.
     Auth(quorate_auth::Error),
     /// Members and versions.

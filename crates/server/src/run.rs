@@ -33,6 +33,11 @@ const TOKENS_MAX: usize = 1_000_000;
 /// Connection threads at most; each is a runtime of its own.
 const CONNECTION_THREADS_MAX: usize = 64;
 
+/// How long calls under way are waited for at the end; streams never end by themselves.
+const DRAIN_MS: u64 = 500;
+/// Largest `--max-request-bytes`: what the log takes as one entry, with room to spare.
+const REQUEST_BYTES_MAX: usize = 256 << 20;
+
 /// What the main thread waits for.
 enum Turn {
     Ready,
@@ -56,6 +61,11 @@ pub fn run(config: &Config, logger: &Logger) -> ExitCode {
 }
 
 fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
+    if config.max_request_bytes > REQUEST_BYTES_MAX {
+        return Err(format!(
+            "--max-request-bytes may be at most {REQUEST_BYTES_MAX}"
+        ));
+    }
     let listeners = listen(config)?;
     let disk: Arc<dyn Disk> = if config.unsafe_no_fsync {
         Arc::new(NoSyncDisk)
@@ -400,6 +410,7 @@ fn door_options(config: &Config, threads: usize) -> quorate_rpc::Options {
         keepalive_min_ms: ms(config.grpc_keepalive_min_time),
         keepalive_interval_ms: config.grpc_keepalive.map_or(0, |k| ms(k.interval)),
         keepalive_timeout_ms: config.grpc_keepalive.map_or(0, |k| ms(k.timeout)),
+        drain_ms: DRAIN_MS,
         ..quorate_rpc::Options::default()
     }
 }

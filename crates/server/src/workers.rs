@@ -1,7 +1,7 @@
 //! The threads that touch the disk: the log's, the backend's, and one for slow odds and ends.
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_backend::FlushJob;
 use quorate_core::SnapshotToSave;
@@ -174,9 +174,10 @@ fn run_log(
 /// Flushes come before compaction steps, so that a long compaction never delays one.
 fn run_backend(orders: &Receiver<BackendOrder>, queue: &Queue, pause: Duration, metrics: &Metrics) {
     let mut compaction: Option<CompactionJob> = None;
+    let mut next_step = Instant::now();
     loop {
         let order = if compaction.is_some() {
-            orders.recv_timeout(pause)
+            orders.recv_timeout(next_step.saturating_duration_since(Instant::now()))
         } else {
             orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
@@ -184,27 +185,31 @@ fn run_backend(orders: &Receiver<BackendOrder>, queue: &Queue, pause: Duration, 
             Ok(BackendOrder::Flush(job)) => {
                 let started = metrics.clock();
                 match job.run() {
-                    Ok(applied) => queue.push(Event::Flushed(applied)),
+                    Ok(_) => queue.push(Event::Flushed),
                     Err(e) => {
                         return queue.push(Event::Fatal(format!("cannot flush the backend: {e}")));
                     }
                 }
                 metrics.backend_commit(started);
             }
-            Ok(BackendOrder::Compact(job)) => compaction = Some(job),
-            Ok(BackendOrder::Stop) => return,
-            Err(RecvTimeoutError::Timeout) => {
-                let Some(job) = &mut compaction else { continue };
-                match job.step() {
-                    Ok(Progress::Done(_)) => {
-                        compaction = None;
-                        queue.push(Event::Compacted);
-                    }
-                    Ok(_) => {}
-                    Err(e) => return queue.push(Event::Fatal(format!("cannot compact: {e}"))),
-                }
+            Ok(BackendOrder::Compact(job)) => {
+                compaction = Some(job);
+                next_step = Instant::now();
             }
-            Err(RecvTimeoutError::Disconnected) => return,
+            Ok(BackendOrder::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if Instant::now() < next_step {
+            continue;
+        }
+        match compaction.as_mut().map(CompactionJob::step) {
+            None => {}
+            Some(Ok(Progress::Done(_))) => {
+                compaction = None;
+                queue.push(Event::Compacted);
+            }
+            Some(Ok(_)) => next_step = Instant::now() + pause,
+            Some(Err(e)) => return queue.push(Event::Fatal(format!("cannot compact: {e}"))),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{Member, Publication};
 use crate::actions::Notice;
 use crate::apply::{Context, Effects, fold_digest};
 use crate::convert::{CONF_STATE_KEY, conf_state_json, translate_change};
-use crate::envelope;
+use crate::envelope::{self, Content};
 use crate::waiters::Waiter;
 use crate::{Applied, Error, Outcome, Request, Token};
 
@@ -18,6 +18,8 @@ struct ApplyBatch {
     txn: ApplyTxn,
     effects: Effects,
     replies: Vec<(Waiter, Result<Applied, Error>)>,
+    /// Whether a request did not fit the quota.
+    out_of_space: bool,
 }
 
 impl Member {
@@ -30,6 +32,7 @@ impl Member {
             txn: self.stores.backend.begin_apply(last.index, last.term),
             effects: Effects::default(),
             replies: Vec::new(),
+            out_of_space: false,
         };
         for entry in entries {
             if let Err(why) = self.apply_entry(&mut batch, entry) {
@@ -43,6 +46,7 @@ impl Member {
             txn,
             effects,
             replies,
+            out_of_space,
         } = batch;
         txn.commit(self.applied.digest);
         self.stores.publish();
@@ -50,7 +54,7 @@ impl Member {
         self.view.set_applied(last.index);
         self.node.advance_apply_to(last.index);
         self.finish_effects(effects);
-        self.finish_replies(replies);
+        self.finish_replies(replies, out_of_space);
         self.trim_log();
         if self.stores.backend.pending_bytes() >= self.config.flush_bytes {
             self.start_flush();
@@ -92,11 +96,16 @@ impl Member {
             // The request was decoded when it was proposed.
             (Some(Waiter::Client { request, .. }), Some(identity)) => (identity, request),
             _ => {
-                decoded = envelope::decode(entry.data.clone()).map_err(|e| e.to_string())?;
-                let Some(request) = &decoded.request else {
-                    return Ok(false);
-                };
-                (decoded.identity.clone(), request)
+                let envelope = envelope::decode(&entry.data)?;
+                match envelope.content {
+                    Content::NoOp => return Ok(false),
+                    // Going on without it would leave this member with another state than the others.
+                    Content::Unknown => {
+                        return Err("it holds a request of a newer version".to_owned());
+                    }
+                    Content::Request(request) => decoded = request,
+                }
+                (envelope.identity, &*decoded)
             }
         };
         let ctx = Context {
@@ -124,6 +133,7 @@ impl Member {
         }
         // Whether there is space is each member's own affair: the request was applied all the same.
         let refused = matches!(&result, Err(e) if !matches!(e, Error::NoSpace));
+        batch.out_of_space |= matches!(result, Err(Error::NoSpace));
         if let Some(waiter) = waiter {
             batch.replies.push((waiter, result));
         }
@@ -155,14 +165,22 @@ impl Member {
             self.stores.cluster.apply_change(txn, &change);
         }
         let translated = translate_change(&change, refused.is_some());
-        if let Some(translated) = translated
-            && let Ok(conf) = self.node.apply_conf_change(&translated)
-        {
+        if let Some(translated) = translated {
+            let conf = self
+                .node
+                .apply_conf_change(&translated)
+                .map_err(|e| e.to_string())?;
             txn.put(Table::Meta, CONF_STATE_KEY, conf_state_json(&conf).into());
             self.actions.notices.push(Notice::ConfigurationChanged {
                 voters: conf.voters.clone(),
                 learners: conf.learners.clone(),
             });
+            let own = self.config.member_id.0;
+            if self.is_leader() && !conf.voters.contains(&own) {
+                // A leader without a progress of its own panics inside raft when the next entry commits.
+                let term = self.node.raft.term;
+                self.node.raft.become_follower(term, 0);
+            }
             self.node.mut_store().set_conf_state(conf);
         }
         self.conf_index = entry.index;
@@ -195,7 +213,11 @@ impl Member {
         self.start_compaction();
     }
 
-    fn finish_replies(&mut self, replies: Vec<(Waiter, Result<Applied, Error>)>) {
+    fn finish_replies(
+        &mut self,
+        replies: Vec<(Waiter, Result<Applied, Error>)>,
+        out_of_space: bool,
+    ) {
         let mut short_of_space = Vec::new();
         for (waiter, result) in replies {
             match waiter {
@@ -219,7 +241,8 @@ impl Member {
             }
         }
         self.view.set_pending(self.waiters.len() as u64);
-        if !short_of_space.is_empty() {
+        let alarm_is_due = out_of_space && !self.stores.alarms.is_active(pb::AlarmType::Nospace);
+        if alarm_is_due || !short_of_space.is_empty() {
             // The alarm is raised first and the callers are told afterwards, as etcd does.
             self.actions.notices.push(Notice::QuotaExceeded);
             let alarm = Request::Alarm(pb::AlarmRequest {

@@ -2,7 +2,7 @@
 use quorate_proto::MemberId;
 use quorate_wal::Batch;
 use raft::StateRole;
-use raft::eraftpb::{Entry, Message};
+use raft::eraftpb::Entry;
 
 use super::{Member, Persisting, set_election_timeout};
 use crate::actions::Notice;
@@ -24,7 +24,7 @@ impl Member {
         self.release_reads();
     }
 
-    pub(super) fn handle_ready(&mut self) {
+    fn handle_ready(&mut self) {
         let mut ready = self.node.ready();
         if let Some(state) = ready.ss() {
             let (leader, role) = (state.leader_id, state.raft_state);
@@ -42,27 +42,21 @@ impl Member {
         if let Some(hard_state) = &hard_state {
             self.node.mut_store().set_hard_state(hard_state.clone());
         }
-        let messages = ready.take_persisted_messages();
         // Nobody to send to yet: what a sole voter emits has no receiver.
-        drop(ready.take_messages());
+        drop((ready.take_persisted_messages(), ready.take_messages()));
         let committed = ready.take_committed_entries();
         self.node.mut_store().append(entries.clone());
         self.node.advance_append_async(ready);
-        self.persist(number, entries, must_sync, messages);
+        self.persist(number, entries, must_sync);
         self.apply_committed(&committed);
     }
 
-    pub(super) fn persist(
-        &mut self,
-        number: u64,
-        entries: Vec<Entry>,
-        must_sync: bool,
-        messages: Vec<Message>,
-    ) {
+    fn persist(&mut self, number: u64, entries: Vec<Entry>, must_sync: bool) {
         let ticket = self.ticket();
         let on_disk = must_sync || !entries.is_empty();
         if on_disk {
             let hard_state = self.node.raft.hard_state();
+            self.snapshot.log_bytes += entries.iter().map(|e| e.data.len() as u64).sum::<u64>();
             self.actions.persist.push(Batch {
                 ticket,
                 entries: entries.into_iter().map(from_raft).collect(),
@@ -79,7 +73,6 @@ impl Member {
             ticket,
             on_disk,
             ready: Some(number),
-            messages,
             release: None,
         });
         self.finish_persisting(0);
@@ -98,14 +91,13 @@ impl Member {
             if let Some(index) = done.release {
                 self.actions.release_log = Some(index);
             }
-            drop(done.messages);
         }
         if let Some(number) = last {
             self.node.on_persist_ready(number);
         }
     }
 
-    pub(super) fn handle_role(&mut self, leader: u64, role: StateRole) {
+    fn handle_role(&mut self, leader: u64, role: StateRole) {
         set_election_timeout(&mut self.node, &mut self.rng, self.config.election_ticks);
         let term = self.node.raft.term;
         if role == StateRole::Leader {
@@ -116,13 +108,13 @@ impl Member {
             for (_, token) in std::mem::take(&mut self.late_renewals) {
                 self.reply(token, Outcome::Failed(Error::NotPrimaryLessor));
             }
-            if leader != self.view.leader().0 {
-                self.actions
-                    .notices
-                    .push(Notice::LeaderChanged { leader, term });
-            }
+            self.actions
+                .notices
+                .push(Notice::LeaderChanged { leader, term });
         }
-        if leader != self.view.leader().0 {
+        // Losing the leader is no change of leader yet: a read under way may still be answered by the same one.
+        if leader != 0 && leader != self.leader {
+            self.leader = leader;
             self.leader_since_ms = self.now_ms;
             for token in self.reads.fail_current() {
                 self.reply(token, Outcome::Failed(Error::LeaderChanged));
@@ -130,7 +122,7 @@ impl Member {
         }
     }
 
-    pub(super) fn show_raft(&self) {
+    fn show_raft(&self) {
         let raft = &self.node.raft;
         self.view
             .set_raft(raft.term, MemberId(raft.leader_id), raft.raft_log.committed);

@@ -1,4 +1,6 @@
 //! Proposals: admission, framing, waiting, timing out.
+use std::collections::BTreeSet;
+
 use quorate_auth::Identity;
 use quorate_proto::LeaseId;
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -22,7 +24,7 @@ impl Member {
             identity,
         } = proposal;
         let gap = self.view.committed().saturating_sub(self.applied.index);
-        if gap > MAX_APPLY_GAP || self.waiters.len() >= MAX_WAITERS {
+        if gap > MAX_APPLY_GAP || self.waiters.len() >= MAX_WAITERS || self.is_behind_disk {
             return self.reply(token, Outcome::Failed(Error::TooManyRequests));
         }
         let id = self.ids.next();
@@ -103,11 +105,24 @@ impl Member {
         message.set_entries(entries.into());
         if self.node.step(message).is_err() {
             for id in ids {
-                if let Some(Waiter::Client { token, .. }) = self.waiters.take(id) {
-                    self.view.add_failed();
-                    self.reply(token, Outcome::Failed(Error::ProposalDropped));
+                if let Some(waiter) = self.waiters.take(id) {
+                    self.fail(waiter, Error::ProposalDropped);
                 }
             }
+        }
+    }
+
+    /// Tells a waiter that what it waits for will not come, or not from here.
+    pub(super) fn fail(&mut self, waiter: Waiter, error: Error) {
+        self.view.add_failed();
+        match waiter {
+            Waiter::Client { token, .. } | Waiter::Renewal(_, token) => {
+                self.reply(token, Outcome::Failed(error));
+            }
+            // They were refused already, whatever becomes of the alarm.
+            Waiter::Alarm(callers) => self.actions.replies.extend(callers),
+            Waiter::Publish => self.published = Publication::NotYet,
+            Waiter::AutoCompaction(_) | Waiter::Internal => {}
         }
     }
 
@@ -119,11 +134,29 @@ impl Member {
         }
     }
 
-    /// Forgets proposals that waited for a leader longer than their callers do.
-    pub(super) fn drop_expired_unproposed(&mut self) {
+    /// Ends what has waited too long. Source: etcd v3.7.1 server.go parseProposeCtxErr.
+    pub(super) fn expire_waiters(&mut self) {
+        let expired = self.waiters.expire(self.now_ms);
+        if !expired.is_empty() {
+            let unproposed: BTreeSet<u64> = self
+                .unproposed
+                .iter()
+                .map(|e| envelope::peek_id(&e.data))
+                .collect();
+            for (deadline, waiter) in expired {
+                let error = if unproposed.contains(&deadline.id) {
+                    Error::DeadlineExceeded
+                } else {
+                    self.timeout_cause(deadline.started_ms)
+                };
+                self.fail(waiter, error);
+            }
+            self.view.set_pending(self.waiters.len() as u64);
+        }
+        // Callers that are gone need not wait for a leader any longer.
         while let Some(first) = self.unproposed.front() {
             if self.waiters.contains(envelope::peek_id(&first.data)) {
-                return;
+                break;
             }
             self.unproposed.pop_front();
         }
@@ -138,30 +171,6 @@ impl Member {
             Error::TimeoutLeaderFail
         } else {
             Error::Timeout
-        }
-    }
-
-    /// Answers a waiter whose time is over. Source: etcd v3.7.1 server.go parseProposeCtxErr.
-    pub(super) fn time_out(&mut self, deadline: Deadline, waiter: Waiter) {
-        self.view.add_failed();
-        self.view.set_pending(self.waiters.len() as u64);
-        match waiter {
-            Waiter::Client { token, .. } => {
-                let never_proposed = self
-                    .unproposed
-                    .iter()
-                    .any(|e| envelope::peek_id(&e.data) == deadline.id);
-                let error = if never_proposed {
-                    Error::DeadlineExceeded
-                } else {
-                    self.timeout_cause(deadline.started_ms)
-                };
-                self.reply(token, Outcome::Failed(error));
-            }
-            Waiter::Publish => self.published = Publication::NotYet,
-            Waiter::Alarm(callers) => self.actions.replies.extend(callers),
-            Waiter::Renewal(_, token) => self.reply(token, Outcome::Failed(Error::Timeout)),
-            Waiter::Internal | Waiter::AutoCompaction(_) => {}
         }
     }
 }

@@ -11,10 +11,24 @@ const CATCHUP_BYTES: usize = 32 << 20;
 /// Entries between trims of the log in memory.
 const TRIM_ENTRIES: u64 = 100;
 
+/// Milliseconds between flushes that only move the applied index.
+const IDLE_FLUSH_MS: u64 = 5_000;
+/// Bytes of entries since the last snapshot of the log that make the next one due, whatever their count.
+const SNAPSHOT_LOG_BYTES: u64 = 128 << 20;
+
 impl Member {
+    /// Starts a flush when there is something to make durable: rows soon, a mere move of the applied index at leisure,
+    /// unless a compaction waits for it.
     pub(super) fn flush_when_due(&mut self) {
-        let due = self.now_ms >= self.flush.last_ms + self.config.flush_interval_ms;
-        if due && self.stores.backend.pending_bytes() > 0 {
+        let backend = &self.stores.backend;
+        let hurry = backend.pending_bytes() > 0 || !self.compaction.waiting.is_empty();
+        let interval_ms = if hurry {
+            self.config.flush_interval_ms
+        } else {
+            IDLE_FLUSH_MS
+        };
+        let is_behind = backend.durable().index < backend.applied().index;
+        if is_behind && self.now_ms >= self.flush.last_ms + interval_ms {
             self.start_flush();
         }
     }
@@ -53,8 +67,9 @@ impl Member {
     /// Asks for a snapshot of the log at what the backend holds durably, when enough entries were applied since the last.
     pub(super) fn snapshot_when_due(&mut self) {
         let durable = self.stores.backend.durable();
-        let due =
-            durable.index.saturating_sub(self.snapshot.last_index) > self.config.snapshot_count;
+        let entries = durable.index.saturating_sub(self.snapshot.last_index);
+        let due = entries > self.config.snapshot_count
+            || entries > 0 && self.snapshot.log_bytes > SNAPSHOT_LOG_BYTES;
         // The configuration stored with it must be the one at its index.
         if self.snapshot.saving || !due || self.conf_index > durable.index {
             return;
@@ -73,6 +88,7 @@ impl Member {
             }),
         };
         self.snapshot.saving = true;
+        self.snapshot.log_bytes = 0;
         self.actions.save_snapshot = Some(SnapshotToSave {
             index: durable.index,
             term: durable.term,

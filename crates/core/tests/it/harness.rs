@@ -215,8 +215,8 @@ impl Harness {
             }
             let mut idle = true;
             if let Some(job) = flush {
-                let durable = job.run().unwrap();
-                self.member.handle_flushed(durable);
+                job.run().unwrap();
+                self.member.handle_flushed();
                 idle = false;
             }
             if let Some(mut job) = compact {
@@ -261,18 +261,23 @@ impl Harness {
     }
 
     pub(crate) fn submit(&mut self, request: Request) -> Token {
+        self.submit_raw(request, None)
+    }
+
+    pub(crate) fn submit_raw(&mut self, request: Request, raw: Option<bytes::Bytes>) -> Token {
         let token = self.token();
         let identity = quorate_auth::Identity {
             username: String::new(),
             revision: 0,
         };
+        let proposal = Proposal {
+            token,
+            request,
+            raw,
+            identity,
+        };
         self.member
-            .handle_submissions(vec![Submission::Propose(Proposal {
-                token,
-                request,
-                raw: None,
-                identity,
-            })]);
+            .handle_submissions(vec![Submission::Propose(proposal)]);
         self.collect();
         token
     }

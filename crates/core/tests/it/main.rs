@@ -1,3 +1,4 @@
 //! A whole member on a simulated disk, stepped by hand.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 mod harness;
 mod member;

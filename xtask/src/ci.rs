@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::workspace::{cargo, check};
+use crate::workspace::{cargo, check, root};
 use crate::{Outcome, fuzz, layers, tidy};
 
 /// Crates that strangers may use alone, and those that they need.
@@ -22,6 +22,9 @@ const FUZZ: &str = "xtask/fuzz";
 
 /// The tool that generates code; it stands outside of the workspace.
 const PROTOGEN: &str = "tools/protogen/Cargo.toml";
+
+/// Tests with clients from outside; they stand outside of the workspace too.
+const CLIENTS: &str = "integration-tests/third-party/Cargo.toml";
 
 /// A step: what it is called and how it is done.
 struct Step {
@@ -62,6 +65,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "protogen",
         run: protogen,
+    },
+    Step {
+        name: "clients",
+        run: clients,
     },
     Step {
         name: "fuzz smoke",
@@ -124,8 +131,17 @@ fn clippy() -> Outcome {
     ]))
 }
 
-/// Runs unit tests, integration tests and the examples in the documentation.
+/// Runs unit tests, integration tests and the examples in the documentation. Some start the programs, which are built
+/// first.
 fn test() -> Outcome {
+    check(cargo().args([
+        "build",
+        "--bins",
+        "-p",
+        "quorate-server",
+        "-p",
+        "quorate-ctl",
+    ]))?;
     check(cargo().args(["test", "--workspace", "--features", FUZZ]))
 }
 
@@ -148,6 +164,17 @@ fn protogen() -> Outcome {
         "target/protogen",
     ];
     check(cargo().args(args).args(["--", "check"]))
+}
+
+/// Runs the tests with clients that nobody here wrote, in their own workspace. The generator stands in for `protoc`.
+fn clients() -> Outcome {
+    let root = root();
+    let mut command = cargo();
+    command.args(["test", "--manifest-path", CLIENTS]);
+    command.args(["--target-dir", "target/clients"]);
+    command.env("PROTOC", root.join("target/protogen/debug/protogen"));
+    command.env("QUORATE_BIN", root.join("target/debug/quorate"));
+    check(&mut command)
 }
 
 /// Packages the crates for strangers together, as they would be published: none needs one that is not among them.

@@ -14,6 +14,8 @@ mod workspace;
 use std::error::Error;
 use std::process::ExitCode;
 
+use workspace::{cargo, check};
+
 /// What a command comes to; errors are texts for the terminal.
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -40,11 +42,48 @@ const COMMANDS: &[Command] = &[
         run: layers::run,
     },
     Command {
+        name: "crash",
+        usage: "crash [--loops N] [--seed N]   load, SIGKILL and restart of the real binary; 1,000 loops unless said",
+        run: crash,
+    },
+    Command {
+        name: "bench",
+        usage: "bench --etcd PATH --tool PATH [--rounds N] [--only NAME] [--scale X]   compare with a real etcd",
+        run: bench,
+    },
+    Command {
         name: "fuzz",
         usage: "fuzz TARGET [SEED] | smoke | canary | list",
         run: fuzz::run,
     },
 ];
+
+/// Runs the crash loop on a release build.
+fn crash(args: &[String]) -> Outcome {
+    check(cargo().args(["build", "--release", "--bin", "quorate"]))?;
+    let package = ["run", "--release", "--package", "quorate-integration-tests"];
+    check(
+        cargo()
+            .args(package)
+            .args(["--bin", "crash", "--"])
+            .args(args),
+    )
+}
+
+/// Compares a release build with a real etcd, under etcd's own benchmark tool.
+fn bench(args: &[String]) -> Outcome {
+    check(cargo().args(["build", "--release", "--bin", "quorate"]))?;
+    let package = [
+        "run",
+        "--release",
+        "--package",
+        "quorate-benches",
+        "--bin",
+        "compare",
+    ];
+    let ours = ["--", "--quorate", "target/release/quorate"];
+    check(cargo().args(package).args(ours).args(args))
+}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -24,7 +24,7 @@ const FUZZ: &str = "xtask/fuzz";
 const PROTOGEN: &str = "tools/protogen/Cargo.toml";
 
 /// Tests with clients from outside; they stand outside of the workspace too.
-const CLIENTS: &str = "integration-tests/third-party/Cargo.toml";
+const CLIENTS: &str = "integration-tests/third-party";
 
 /// A step: what it is called and how it is done.
 struct Step {
@@ -115,7 +115,9 @@ fn run_steps(steps: &[Step]) -> Outcome {
 
 fn fmt() -> Outcome {
     check(cargo().args(["fmt", "--all", "--check"]))?;
-    check(cargo().args(["fmt", "--manifest-path", PROTOGEN, "--check"]))
+    check(cargo().args(["fmt", "--manifest-path", PROTOGEN, "--check"]))?;
+    let clients = format!("{CLIENTS}/Cargo.toml");
+    check(cargo().args(["fmt", "--manifest-path", &clients, "--check"]))
 }
 
 fn clippy() -> Outcome {
@@ -170,8 +172,7 @@ fn protogen() -> Outcome {
 fn clients() -> Outcome {
     let root = root();
     let mut command = cargo();
-    command.args(["test", "--manifest-path", CLIENTS]);
-    command.args(["--target-dir", "target/clients"]);
+    command.current_dir(root.join(CLIENTS)).arg("test");
     command.env("PROTOC", root.join("target/protogen/debug/protogen"));
     command.env("QUORATE_BIN", root.join("target/debug/quorate"));
     check(&mut command)

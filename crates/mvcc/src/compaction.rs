@@ -170,6 +170,9 @@ impl CompactionJob {
         if self.shared.backend.durable().index < scheduled_index {
             return Progress::Blocked;
         }
+        // The hash covers all rows only when the compaction before has nothing left to delete.
+        let finished = self.shared.finished_compaction.load(Ordering::Acquire);
+        self.keeps_hash &= finished == self.previous;
         self.state = State::Index {
             from: Vec::new(),
             kept: Vec::new(),

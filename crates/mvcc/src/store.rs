@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -249,15 +249,13 @@ impl Store {
             return Err(Error::FutureRevision);
         }
         let previous = self.compact;
-        // The hash covers all rows only when the compaction before has nothing left to delete.
-        let keeps_hash = self.shared.finished_compaction.load(Ordering::Acquire) == previous;
         txn.put(Table::Meta, SCHEDULED_KEY.as_bytes(), mark(revision));
         self.compact = revision;
         Ok(CompactionJob::new(
             Arc::clone(&self.shared),
             revision,
             previous,
-            keeps_hash,
+            true,
             txn.index(),
         ))
     }

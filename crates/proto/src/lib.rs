@@ -12,9 +12,15 @@
 //! let bytes = put.encode_to_vec();
 //! assert_eq!(PutRequest::decode(&bytes[..]).unwrap(), put);
 //! ```
-#![allow(missing_docs, reason = "generated from the .proto files, where only what is not plain is commented")]
+#![allow(
+    missing_docs,
+    reason = "generated from the .proto files, where only what is not plain is commented"
+)]
 #![allow(clippy::all, reason = "generated code")]
-#![allow(unused_qualifications, reason = "generated code names prost by its full path")]
+#![allow(
+    unused_qualifications,
+    reason = "generated code names prost by its full path"
+)]
 
 mod id;
 

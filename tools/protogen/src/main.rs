@@ -77,7 +77,11 @@ fn check(proto: &Path) -> Outcome {
     if stale.is_empty() {
         return Ok(());
     }
-    Err(format!("stale generated files: {}; run `protogen generate`", stale.join(", ")).into())
+    Err(format!(
+        "stale generated files: {}; run `protogen generate`",
+        stale.join(", ")
+    )
+    .into())
 }
 
 fn protoc(args: &[String]) -> Outcome {

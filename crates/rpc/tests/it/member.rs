@@ -99,7 +99,8 @@ impl Engine {
                 self.member.handle_synced(&synced);
             }
             if let Some(job) = flush {
-                self.member.handle_flushed(job.run().unwrap());
+                job.run().unwrap();
+                self.member.handle_flushed();
             }
             if let Some(mut job) = compact {
                 while !matches!(job.step().unwrap(), quorate_mvcc::Progress::Done(_)) {}

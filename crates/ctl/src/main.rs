@@ -1,6 +1,6 @@
 //! The command line `quoratectl`: etcdctl's commands, flags, exit codes and output.
 //!
-//! [`cli`] reads the arguments into a command and its flags, [`run`] does what it says through [`client`], and [`print`] turns
+//! [`cli`] reads the arguments into a command and its flags, [`run`] does what it says through [`client`], and [`print`](mod@print) turns
 //! answers into the text that etcdctl would print; [`go`] holds what Go's standard library does with such text. Started under the
 //! name `etcdctl` the program calls itself so.
 

@@ -170,7 +170,8 @@ impl CompactionJob {
         if self.shared.backend.durable().index < scheduled_index {
             return Progress::Blocked;
         }
-        // The hash covers all rows only when the compaction before has nothing left to delete.
+        // The hash covers all rows only when the compaction before has nothing left to delete. Differs from etcd: there
+        // it must have ended when this one is asked for, which depends on how fast it was.
         let finished = self.shared.finished_compaction.load(Ordering::Acquire);
         self.keeps_hash &= finished == self.previous;
         self.state = State::Index {

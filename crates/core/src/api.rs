@@ -120,8 +120,8 @@ pub enum Submission {
     LeaseKeys {
         /// Returned with the outcome.
         token: Token,
-        /// The lease; [`LeaseId`] 0 asks for the keys of every lease.
-        id: LeaseId,
+        /// The lease; `None` asks for the keys of every lease.
+        id: Option<LeaseId>,
     },
     /// Moves leadership to another member; answered by [`Outcome::LeaderMoved`].
     MoveLeader {
@@ -160,7 +160,7 @@ pub enum Outcome {
     },
     /// All lease ids, soonest end first.
     LeaseLeases(Vec<LeaseId>),
-    /// The keys attached to the lease asked for, sorted; empty when there is none.
+    /// The keys attached to the lease or leases asked for; empty when there is none.
     LeaseKeys(Vec<Bytes>),
     /// Leadership has moved.
     LeaderMoved,

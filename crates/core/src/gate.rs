@@ -15,6 +15,9 @@ pub trait Intake: Send + Sync {
     ///
     /// What is left in the vector found no room: its callers are to be told "too many requests". Never blocks.
     fn submit(&self, submissions: &mut Vec<Submission>);
+
+    /// Ends the member, because state that must be readable is not. Never blocks.
+    fn fail(&self, why: String);
 }
 
 /// Where the engine's thread leaves outcomes for a front door.

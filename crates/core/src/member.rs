@@ -34,6 +34,8 @@ const MAX_INFLIGHT_MESSAGES: usize = 512;
 
 /// Flushes' worth of unflushed bytes at which nothing more is admitted until the disk has caught up.
 const UNFLUSHED_FLUSHES_MAX: u64 = 4;
+/// Bytes of entries that may wait to be committed; beyond it nothing more is taken.
+const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
 /// Bytes proposed at once; more go in several steps, so that no batch outgrows what the log takes.
 const PROPOSED_BYTES_MAX: usize = 8 << 20;
 
@@ -420,6 +422,7 @@ fn raft_config(config: &Config, applied: u64) -> raft::Config {
         check_quorum: true,
         pre_vote: config.pre_vote,
         max_committed_size_per_ready: config.batch_bytes,
+        max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
         ..raft::Config::default()
     }
 }

@@ -330,6 +330,10 @@ mod tests {
                 .min(submissions.len());
             submitted.extend(submissions.drain(..room));
         }
+
+        fn fail(&self, why: String) {
+            panic!("{why}");
+        }
     }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -2,6 +2,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::frame::PREFIX_BYTES;
+use crate::status::{Code, Status};
+
+/// The longest message that may be sent. Source: etcd v3.7.1 server/etcdserver/api/v3rpc/grpc.go, `maxSendBytes`.
+const MESSAGE_MAX_BYTES: usize = 0x7fff_ffff;
 
 /// Pieces up to this size are copied; larger ones are referred to.
 const COPY_MAX_BYTES: usize = 2048;
@@ -13,6 +17,8 @@ pub struct Message {
     pieces: Vec<Bytes>,
     wire_len: usize,
     count: usize,
+    /// Length of the longest message, in bytes.
+    longest: usize,
 }
 
 impl Message {
@@ -20,13 +26,12 @@ impl Message {
     ///
     /// # Panics
     ///
-    /// When the message is longer than a length prefix can say; every answer is bounded far below that.
+    /// Never: the buffer grows as it must.
     pub fn encode<M: prost::Message>(message: &M) -> Self {
         let len = message.encoded_len();
         let mut gather = Gather::with_capacity(len);
         gather.begin(len);
         let mut buf = std::mem::take(&mut gather.buf);
-        // A `BytesMut` grows as it must, so there is always room.
         message.encode(&mut buf).expect("a growing buffer has room");
         gather.buf = buf;
         gather.finish()
@@ -56,6 +61,18 @@ impl Message {
         all.freeze()
     }
 
+    /// Refuses what no client would take; a caller may ask for more than fits one answer.
+    pub(crate) fn check(self) -> Result<Self, Status> {
+        if self.longest <= MESSAGE_MAX_BYTES {
+            return Ok(self);
+        }
+        let text = format!(
+            "grpc: trying to send message larger than max ({} vs. {MESSAGE_MAX_BYTES})",
+            self.longest
+        );
+        Err(Status::new(Code::ResourceExhausted, text))
+    }
+
     pub(crate) fn into_pieces(self) -> Vec<Bytes> {
         self.pieces
     }
@@ -71,6 +88,7 @@ pub(crate) struct Gather {
     /// Bytes that were announced, prefixes included.
     announced: usize,
     count: usize,
+    longest: usize,
 }
 
 impl Gather {
@@ -83,18 +101,17 @@ impl Gather {
             cut: 0,
             announced: 0,
             count: 0,
+            longest: 0,
         }
     }
 
-    /// Starts a message of exactly `body_len` bytes.
-    ///
-    /// # Panics
-    ///
-    /// When the message is longer than a length prefix can say.
+    /// Starts a message of exactly `body_len` bytes. One that is too long gets a wrong prefix, and is never sent: see
+    /// [`Message::check`].
     pub(crate) fn begin(&mut self, body_len: usize) {
+        self.longest = self.longest.max(body_len);
         self.buf.put_u8(0);
         self.buf
-            .put_u32(u32::try_from(body_len).expect("an answer is shorter than 4 GiB"));
+            .put_u32(u32::try_from(body_len).unwrap_or(u32::MAX));
         self.announced += PREFIX_BYTES + body_len;
         self.count += 1;
     }
@@ -148,11 +165,33 @@ impl Gather {
             pieces: self.pieces,
             wire_len: self.cut,
             count: self.count,
+            longest: self.longest,
         }
     }
 
     /// Returns how many of so many spliced bytes will be copied.
     pub(crate) fn copied(len: usize) -> usize {
         if len <= COPY_MAX_BYTES { len } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_no_client_would_take_is_refused_and_not_sent() {
+        // Many references to one large value make an answer of any length out of little memory.
+        let value = Bytes::from(vec![0; 1 << 20]);
+        let count = 2_100;
+        let mut gather = Gather::with_capacity(0);
+        gather.begin(value.len() * count);
+        for _ in 0..count {
+            gather.splice(&value);
+        }
+        let status = gather.finish().check().unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let message = Message::encode(&quorate_proto::etcdserverpb::PutResponse::default());
+        assert!(message.check().is_ok());
     }
 }

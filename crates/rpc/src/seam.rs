@@ -175,6 +175,6 @@ impl Outbound {
     ///
     /// [`Status::CONTEXT_CANCELED`] when the caller is gone.
     pub fn send_now(&self, message: Message) -> Result<(), Status> {
-        self.reply.borrow_mut().send(message, &self.gauge)
+        self.reply.borrow_mut().send(message.check()?, &self.gauge)
     }
 }

@@ -91,6 +91,10 @@ impl Intake for Queue {
             wake.notify_one();
         }
     }
+
+    fn fail(&self, why: String) {
+        self.push(Event::Fatal(why));
+    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ const TOKENS_MAX: usize = 1_000_000;
 const CONNECTION_THREADS_MAX: usize = 64;
 
 /// How long calls under way are waited for at the end; streams never end by themselves.
-const DRAIN_MS: u64 = 500;
+const DRAIN_MS: u64 = 1_000;
 /// Largest `--max-request-bytes`: what the log takes as one entry, with room to spare.
 const REQUEST_BYTES_MAX: usize = 256 << 20;
 
@@ -411,8 +411,29 @@ fn door_options(config: &Config, threads: usize) -> quorate_rpc::Options {
         keepalive_interval_ms: config.grpc_keepalive.map_or(0, |k| ms(k.interval)),
         keepalive_timeout_ms: config.grpc_keepalive.map_or(0, |k| ms(k.timeout)),
         drain_ms: DRAIN_MS,
+        max_connections: max_connections(),
         ..quorate_rpc::Options::default()
     }
+}
+
+/// Descriptors kept for files and the process itself. Source: etcd v3.7.1 server/embed/serve.go, reservedInternalFDNum.
+const RESERVED_FILES: u64 = 150;
+
+/// Raises the limit of open files as far as it goes, and leaves what files need to the files.
+fn max_connections() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // The limit as it was does too.
+    let _ = setrlimit(Resource::Nofile, raised);
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let connections = files.saturating_sub(RESERVED_FILES).max(1);
+    usize::try_from(connections)
+        .unwrap_or(usize::MAX)
+        .min(quorate_rpc::Options::default().max_connections)
 }
 
 fn service_options(config: &Config) -> ServiceOptions {

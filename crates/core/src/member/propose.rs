@@ -104,9 +104,16 @@ impl Member {
         message.set_msg_type(MessageType::MsgPropose);
         message.set_entries(entries.into());
         if self.node.step(message).is_err() {
+            // A leader that hands over takes nothing; any other refuses only what is too much to hold.
+            let is_full = self.is_leader() && self.node.raft.lead_transferee.is_none();
             for id in ids {
                 if let Some(waiter) = self.waiters.take(id) {
-                    self.fail(waiter, Error::ProposalDropped);
+                    let error = if is_full {
+                        Error::TooManyRequests
+                    } else {
+                        Error::ProposalDropped
+                    };
+                    self.fail(waiter, error);
                 }
             }
         }

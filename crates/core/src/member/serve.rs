@@ -1,5 +1,4 @@
 //! What the member answers without the log: read confirmations, leases, and the duties of a leader.
-use bytes::Bytes;
 use quorate_proto::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
 };
@@ -98,19 +97,19 @@ impl Member {
         self.reply(token, outcome);
     }
 
-    pub(super) fn lease_keys(&mut self, token: Token, id: LeaseId) {
+    pub(super) fn lease_keys(&mut self, token: Token, id: Option<LeaseId>) {
         let lessor = &self.stores.lessor;
-        let keys = if id == LeaseId(0) {
-            let mut all: Vec<Bytes> = lessor
-                .leases()
-                .iter()
-                .filter_map(|id| lessor.keys(*id))
-                .flatten()
-                .collect();
-            all.sort();
-            all
-        } else {
-            lessor.keys(id).unwrap_or_default()
+        let keys = match id {
+            Some(id) => lessor.keys(id).unwrap_or_default(),
+            None => {
+                let of_lease = |id: &LeaseId| lessor.keys(*id);
+                lessor
+                    .leases()
+                    .iter()
+                    .filter_map(of_lease)
+                    .flatten()
+                    .collect()
+            }
         };
         self.reply(token, Outcome::LeaseKeys(keys));
     }

@@ -126,7 +126,8 @@ impl<S: Service> Unary<S> {
     fn answer(&mut self, result: Result<Message, Status>) -> Poll<()> {
         // The stream and the handler go first, so that nothing of them outlives the answer.
         self.step = Step::Done;
-        match result.and_then(|message| self.reply.send(message, &self.unsent)) {
+        let checked = result.and_then(Message::check);
+        match checked.and_then(|message| self.reply.send(message, &self.unsent)) {
             Ok(()) => self.reply.finish(Ok(())),
             Err(status) => self.reply.finish(Err(status)),
         }

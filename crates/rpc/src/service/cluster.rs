@@ -17,11 +17,11 @@ pub(super) fn member_list(context: &Rc<Context>, metadata: Metadata, body: Bytes
     };
     let context = context.clone();
     Answer::later(async move {
-        let identity = context.identity(&metadata).await?;
-        context.gate(&identity, &Operation::MemberList)?;
         if request.linearizable {
             context.read_index().await?;
         }
+        let identity = context.identity(&metadata).await?;
+        context.gate(&identity, &Operation::MemberList)?;
         let members = context.handles.view.members().to_vec();
         // The cluster's answers never carry a revision.
         Ok(Message::encode(&pb::MemberListResponse {

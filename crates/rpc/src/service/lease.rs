@@ -2,7 +2,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use quorate_auth::Operation;
+use quorate_auth::{Operation, Stage};
 use quorate_core::{Applied, Outcome, Request, Submission};
 use quorate_proto::LeaseId;
 use quorate_proto::etcdserverpb as pb;
@@ -76,7 +76,7 @@ pub(super) async fn keep_alive(
         if context.auth().is_enabled() {
             let identity = context.identity(&metadata).await?;
             context
-                .gate_lease(&identity, Operation::LeaseKeepAlive(id), id)
+                .gate_lease(&identity, Operation::LeaseKeepAlive(id), Some(id))
                 .await?;
             context.auth().recheck(&identity)?;
         }
@@ -109,7 +109,7 @@ pub(super) fn time_to_live(context: &Rc<Context>, metadata: Metadata, body: Byte
         let identity = context.identity(&metadata).await?;
         let operation = Operation::LeaseTimeToLive { id, keys };
         if keys {
-            context.gate_lease(&identity, operation, id).await?;
+            context.gate_lease(&identity, operation, Some(id)).await?;
         } else {
             context.gate(&identity, &operation)?;
         }
@@ -124,6 +124,11 @@ pub(super) fn time_to_live(context: &Rc<Context>, metadata: Metadata, body: Byte
                 keys,
             } => {
                 if request.keys {
+                    // The keys may be others than those that were judged above.
+                    let gate = |_| keys.clone();
+                    context
+                        .auth()
+                        .gate(&identity, Stage::Door, &operation, gate)?;
                     context.auth().recheck(&identity)?;
                 }
                 Ok(Message::encode(&pb::LeaseTimeToLiveResponse {
@@ -146,7 +151,7 @@ pub(super) fn leases(context: &Rc<Context>, metadata: Metadata) -> Answer {
     Answer::later(async move {
         let identity = context.identity(&metadata).await?;
         context
-            .gate_lease(&identity, Operation::LeaseLeases(&[ALL]), ALL)
+            .gate_lease(&identity, Operation::LeaseLeases(&[ALL]), None)
             .await?;
         match context
             .engine

@@ -7,6 +7,7 @@ use quorate_auth::Operation;
 use quorate_core::{Applied, DEFAULT_QUOTA_BYTES, Outcome, Request, Submission};
 use quorate_proto::MemberId;
 use quorate_proto::etcdserverpb as pb;
+use tokio::sync::Semaphore;
 
 use super::context::{Context, decode, unexpected};
 use super::kv::mismatch;
@@ -82,11 +83,16 @@ fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
+/// Slow works that run at one time in the whole process: hashing passwords and histories must leave the engine its
+/// processor. Those that wait are dropped when their callers go away.
+static SLOW_WORKS: Semaphore = Semaphore::const_new(2);
+
 /// Runs something slow beside the connection thread.
 pub(super) async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
-    // It fails only when the runtime is on its way out.
+    // Both fail only when the runtime is on its way out.
+    let _permit = SLOW_WORKS.acquire().await.map_err(|_| Status::STOPPED)?;
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| Status::STOPPED)

@@ -41,6 +41,10 @@ impl Intake for Inbox {
         self.submissions.lock().0.append(submissions);
         self.wake.notify_one();
     }
+
+    fn fail(&self, why: String) {
+        panic!("{why}");
+    }
 }
 
 struct Engine {

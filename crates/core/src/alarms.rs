@@ -1,13 +1,14 @@
 //! Active alarms: replicated, persisted, acting on the whole cluster.
 use std::collections::BTreeSet;
 
-use crate::cluster::RestoreError;
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_backend::{ApplyTxn, Backend, Table};
 use quorate_proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, alarm_request::AlarmAction,
 };
+
+use crate::cluster::{RestoreError, rows};
 
 /// The set of active alarms, by member and type.
 ///
@@ -17,31 +18,18 @@ pub struct Alarms {
     active: BTreeSet<(u64, i32)>,
 }
 
-/// Rows read at once while restoring.
-const RESTORE_ROWS: usize = 1_000;
-
 impl Alarms {
     /// Restores the alarms that the backend holds.
     ///
     /// # Errors
     /// When the backend cannot be read or a row is not an alarm.
     pub fn restore(backend: &Backend) -> Result<Self, RestoreError> {
-        let txn = backend.read()?;
         let mut active = BTreeSet::new();
-        let mut from: Option<Bytes> = None;
-        loop {
-            let bound = from.as_ref().map_or(std::ops::Bound::Unbounded, |k| {
-                std::ops::Bound::Excluded(&k[..])
-            });
-            let rows = txn.scan(Table::Alarm, bound, RESTORE_ROWS)?;
-            let Some((last, _)) = rows.last() else { break };
-            from = Some(last.clone());
-            for (key, _) in rows {
-                // An alarm that is passed over would let writes through on this member alone.
-                let corrupt = |_| RestoreError::Corrupt("alarm".to_owned());
-                let alarm = AlarmMember::decode(key).map_err(corrupt)?;
-                active.insert((alarm.member_id, alarm.alarm));
-            }
+        for (key, _) in rows(&backend.read()?, Table::Alarm)? {
+            // An alarm that is passed over would let writes through on this member alone.
+            let corrupt = |_| RestoreError::Corrupt("alarm".to_owned());
+            let alarm = AlarmMember::decode(key).map_err(corrupt)?;
+            active.insert((alarm.member_id, alarm.alarm));
         }
         Ok(Self { active })
     }

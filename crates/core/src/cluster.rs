@@ -338,7 +338,11 @@ fn hex(id: u64) -> String {
     format!("{id:x}")
 }
 
-fn rows(txn: &ReadTxn, table: Table) -> Result<Vec<(Bytes, Bytes)>, quorate_backend::Error> {
+/// Reads a whole table, in steps.
+pub(crate) fn rows(
+    txn: &ReadTxn,
+    table: Table,
+) -> Result<Vec<(Bytes, Bytes)>, quorate_backend::Error> {
     let mut all: Vec<(Bytes, Bytes)> = Vec::new();
     loop {
         let bound = all

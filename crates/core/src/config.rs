@@ -48,14 +48,19 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns how long a request may wait. Source: etcd v3.7.1 server/config ReqTimeout.
+    /// Returns how long a request may wait.
     pub fn request_timeout_ms(&self) -> u64 {
-        const BASE_MS: u64 = 5_000;
-        BASE_MS + 2 * self.election_timeout_ms()
+        request_timeout_ms(self.election_timeout_ms())
     }
 
     /// Returns the election timeout.
     pub fn election_timeout_ms(&self) -> u64 {
         self.tick_ms * self.election_ticks as u64
     }
+}
+
+/// Returns how long a request may wait, in milliseconds. Source: etcd v3.7.1 server/config ReqTimeout.
+pub fn request_timeout_ms(election_timeout_ms: u64) -> u64 {
+    const BASE_MS: u64 = 5_000;
+    BASE_MS + 2 * election_timeout_ms
 }

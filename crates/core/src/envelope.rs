@@ -98,10 +98,7 @@ pub(crate) fn decode(data: &Bytes) -> Result<Envelope, String> {
         rest = after;
         if field == u64::from(HEADER_FIELD) {
             let header = RequestHeader::decode(bytes).map_err(|e| e.to_string())?;
-            envelope.identity = Identity {
-                username: header.username,
-                revision: header.auth_revision,
-            };
+            envelope.identity = identity_of(header);
         } else if NO_OP_FIELDS.contains(&field) {
             envelope.content = Content::NoOp;
         } else if field != ID_FIELD
@@ -130,20 +127,22 @@ fn split_field(mut data: &[u8]) -> Result<(u64, &[u8], &[u8]), String> {
     }
 }
 
-/// Reads who proposed an entry without decoding the request; `None` when there is no header or the data is damaged.
-pub(crate) fn decode_header(data: &[u8]) -> Option<Identity> {
-    let header = RequestHeader::decode(find_header(data)?).ok()?;
-    Some(Identity {
-        username: header.username,
-        revision: header.auth_revision,
-    })
+/// Reads the header in an entry's data without decoding the request; `None` when there is none or the data is damaged.
+pub(crate) fn header(data: &[u8]) -> Option<RequestHeader> {
+    RequestHeader::decode(find_header(data)?).ok()
 }
 
-/// Finds the request id in an entry's data without decoding the request; 0 when there is none or the data is damaged.
+/// Returns who proposed an entry.
+pub(crate) fn identity_of(header: RequestHeader) -> Identity {
+    Identity {
+        username: header.username,
+        revision: header.auth_revision,
+    }
+}
+
+/// Finds the request id in an entry's data; 0 when there is none or the data is damaged.
 pub(crate) fn peek_id(data: &[u8]) -> u64 {
-    find_header(data)
-        .and_then(|header| RequestHeader::decode(header).ok())
-        .map_or(0, |h| h.id)
+    header(data).map_or(0, |header| header.id)
 }
 
 fn find_header(mut data: &[u8]) -> Option<&[u8]> {

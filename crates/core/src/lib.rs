@@ -44,7 +44,7 @@ pub use api::{Applied, AuthAnswer, Outcome, Proposal, Request, Submission, Token
 pub use apply::Stores;
 pub use auto_compaction::AutoCompaction;
 pub use cluster::{ChangeError, Cluster, Member as ClusterMember, RestoreError};
-pub use config::Config;
+pub use config::{Config, request_timeout_ms};
 pub use convert::CONF_STATE_KEY;
 pub use error::Error;
 pub use gate::{Handles, Intake, Outlet};

@@ -228,7 +228,7 @@ fn open(config: &Config, disk: &Arc<dyn Disk>) -> Result<Opened, String> {
         let bootstrap = config.bootstrap().map_err(|e| e.to_string())?;
         (bootstrap.peer_urls, bootstrap.token)
     };
-    let election_ms = u64::try_from(config.election_timeout().as_millis()).unwrap_or(u64::MAX);
+    let election_ms = ms(config.election_timeout());
     let options = bootstrap::Options {
         data_dir: config.data_dir.clone(),
         wal_dir: config.wal_dir.clone(),
@@ -247,7 +247,7 @@ fn open(config: &Config, disk: &Arc<dyn Disk>) -> Result<Opened, String> {
             },
             lease: quorate_lease::Options {
                 min_ttl_s: min_ttl_s(election_ms),
-                revoke_retry_ms: request_timeout_ms(election_ms),
+                revoke_retry_ms: quorate_core::request_timeout_ms(election_ms),
                 checkpoint_interval_ms: config
                     .feature_gates
                     .is_enabled(Gate::LeaseCheckpoint)
@@ -258,8 +258,7 @@ fn open(config: &Config, disk: &Arc<dyn Disk>) -> Result<Opened, String> {
                 bcrypt_cost: config.bcrypt_cost,
                 token_provider: match config.auth_token {
                     AuthToken::Simple => quorate_auth::TokenProvider::Simple {
-                        ttl_ms: u64::try_from(config.auth_token_ttl.as_millis())
-                            .unwrap_or(u64::MAX),
+                        ttl_ms: ms(config.auth_token_ttl),
                         tokens_max: TOKENS_MAX,
                     },
                     AuthToken::Disabled => quorate_auth::TokenProvider::Noop,
@@ -276,10 +275,6 @@ fn min_ttl_s(election_ms: u64) -> i64 {
     i64::try_from((3 * election_ms / 2).div_ceil(1_000)).unwrap_or(i64::MAX)
 }
 
-fn request_timeout_ms(election_ms: u64) -> u64 {
-    5_000 + 2 * election_ms
-}
-
 fn member_config(config: &Config, opened: &Opened) -> quorate_core::Config {
     let unix = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -294,29 +289,28 @@ fn member_config(config: &Config, opened: &Opened) -> quorate_core::Config {
             .iter()
             .map(|u| u.as_str().to_owned())
             .collect(),
-        tick_ms: u64::try_from(config.heartbeat_interval.as_millis()).unwrap_or(u64::MAX),
+        tick_ms: ms(config.heartbeat_interval),
         election_ticks: config.election_ticks as usize,
         pre_vote: config.pre_vote,
         initial_election_tick_advance: config.initial_election_tick_advance,
         max_request_bytes: config.max_request_bytes,
         snapshot_count: config.snapshot_count,
         catchup_entries: config.snapshot_catchup_entries,
-        flush_interval_ms: u64::try_from(config.backend_batch_interval.as_millis())
-            .unwrap_or(u64::MAX),
+        flush_interval_ms: ms(config.backend_batch_interval),
         flush_bytes: FLUSH_BYTES,
         quota_bytes: config.quota_backend_bytes,
         lease_checkpoint: config.feature_gates.is_enabled(Gate::LeaseCheckpoint),
         auto_compaction: match config.auto_compaction {
             AutoCompaction::Off => quorate_core::AutoCompaction::Off,
             AutoCompaction::Periodic(period) => quorate_core::AutoCompaction::Periodic {
-                period_ms: u64::try_from(period.as_millis()).unwrap_or(u64::MAX),
+                period_ms: ms(period),
             },
             AutoCompaction::Revision(retention) => {
                 quorate_core::AutoCompaction::Revision { retention }
             }
         },
         seed: unix_ns ^ opened.member_id.0,
-        start_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+        start_unix_ms: ms(unix),
         batch_bytes: BATCH_BYTES,
         cluster_version: CLUSTER_VERSION.to_owned(),
     }
@@ -395,6 +389,11 @@ fn start_engine(
     Ok((handles, thread))
 }
 
+/// Whole milliseconds of a duration.
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn connection_threads() -> usize {
     thread::available_parallelism()
         .map_or(1, usize::from)
@@ -402,7 +401,6 @@ fn connection_threads() -> usize {
 }
 
 fn door_options(config: &Config, threads: usize) -> quorate_rpc::Options {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     quorate_rpc::Options {
         threads,
         max_request_bytes: config.max_request_bytes,
@@ -437,7 +435,6 @@ fn max_connections() -> usize {
 }
 
 fn service_options(config: &Config) -> ServiceOptions {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let unix = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -90,11 +90,14 @@ impl Member {
             self.begin_term(entry.term);
             return Ok(false);
         }
-        let waiter = self.waiters.take(envelope::peek_id(&entry.data));
+        let header = envelope::header(&entry.data);
+        let waiter = header.as_ref().and_then(|h| self.waiters.take(h.id));
         let decoded;
-        let (identity, request) = match (&waiter, envelope::decode_header(&entry.data)) {
+        let (identity, request) = match (&waiter, header) {
             // The request was decoded when it was proposed.
-            (Some(Waiter::Client { request, .. }), Some(identity)) => (identity, request),
+            (Some(Waiter::Client { request, .. }), Some(header)) => {
+                (envelope::identity_of(header), request)
+            }
             _ => {
                 let envelope = envelope::decode(&entry.data)?;
                 match envelope.content {

@@ -1,6 +1,7 @@
 //! Proposals: admission, framing, waiting, timing out.
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use quorate_auth::Identity;
 use quorate_proto::LeaseId;
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -96,7 +97,8 @@ impl Member {
             self.unproposed.extend(entries);
             return;
         }
-        let ids: Vec<u64> = entries.iter().map(|e| envelope::peek_id(&e.data)).collect();
+        // Only a dropped proposal is looked into.
+        let proposed: Vec<Bytes> = entries.iter().map(|e| e.data.clone()).collect();
         let mut message = Message {
             from: self.config.member_id.0,
             ..Message::default()
@@ -106,8 +108,8 @@ impl Member {
         if self.node.step(message).is_err() {
             // A leader that hands over takes nothing; any other refuses only what is too much to hold.
             let is_full = self.is_leader() && self.node.raft.lead_transferee.is_none();
-            for id in ids {
-                if let Some(waiter) = self.waiters.take(id) {
+            for data in proposed {
+                if let Some(waiter) = self.waiters.take(envelope::peek_id(&data)) {
                     let error = if is_full {
                         Error::TooManyRequests
                     } else {

@@ -1,0 +1,1 @@
+//! Links between cluster members in the peer protocol of etcd 3.7.

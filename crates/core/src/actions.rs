@@ -76,6 +76,34 @@ pub enum Notice {
         /// Where.
         revision: i64,
     },
+    /// Applying a request took longer than it should.
+    SlowApply {
+        /// How long, in nanoseconds.
+        took_ns: u64,
+        /// The request, without values.
+        request: String,
+        /// Why it failed, if it did.
+        error: Option<String>,
+    },
+    /// A request failed when it was applied.
+    FailedApply {
+        /// How long it took, in nanoseconds.
+        took_ns: u64,
+        /// The request, without values.
+        request: String,
+        /// Why.
+        error: String,
+    },
+    /// Raft has not answered a question for the commit index; it is asked again.
+    ReadIndexLate {
+        /// The question's id.
+        request_id: u64,
+    },
+    /// Linearizable reads waited for the commit index until their time was over.
+    ReadIndexTimedOut {
+        /// How many.
+        count: usize,
+    },
     /// Leases ended because nobody renewed them.
     LeasesExpired {
         /// How many were found in this pass.

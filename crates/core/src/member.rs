@@ -25,9 +25,12 @@ use crate::{Error, Outcome, Submission, Token};
 
 mod commit;
 mod drive;
+mod measure;
 mod propose;
 mod serve;
 mod upkeep;
+
+pub use measure::Stopwatch;
 
 /// Messages one follower may have under way. Source: etcd v3.7.1 maxInflightMsgs.
 const MAX_INFLIGHT_MESSAGES: usize = 512;
@@ -87,6 +90,7 @@ pub struct Member {
     snapshot: SnapshotState,
     auto_compactor: AutoCompactor,
     actions: Actions,
+    laps: measure::Laps,
     /// Set when applying failed half way: nothing more is done, and a restart recovers.
     dead: bool,
 }
@@ -208,6 +212,7 @@ impl Member {
             leader_since_ms: now_ms,
             published: Publication::NotYet,
             actions: Actions::default(),
+            laps: measure::Laps::default(),
             dead: false,
         };
         member.start();
@@ -298,7 +303,9 @@ impl Member {
         let now_ms = self.now_ms;
         self.node.tick();
         self.expire_waiters();
-        for token in self.reads.expire(now_ms) {
+        let late = self.reads.expire(now_ms);
+        self.measure_late_reads(late.len());
+        for token in late {
             self.reply(token, Outcome::Failed(Error::Timeout));
         }
         self.lead();

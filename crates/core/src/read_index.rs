@@ -71,6 +71,11 @@ impl ReadRounds {
         }
     }
 
+    /// Says whether the round under way was asked for more than once.
+    pub(crate) fn is_asked_again(&self) -> bool {
+        self.current.as_ref().is_some_and(|r| r.ids.len() > 1)
+    }
+
     /// Takes raft's answer; one to a question that is not the current round's is ignored.
     pub(crate) fn confirm(&mut self, id: u64, index: u64) {
         if !self.current.as_ref().is_some_and(|r| r.ids.contains(&id)) {

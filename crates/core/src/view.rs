@@ -6,6 +6,8 @@ use parking_lot::RwLock;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::{ClusterId, MemberId};
 
+use crate::tally::Tally;
+
 /// A read-only window on a member, for the front door. Written only by the member; cheap to read from any thread.
 #[derive(Debug)]
 pub struct View {
@@ -22,6 +24,7 @@ pub struct View {
     stopping: AtomicBool,
     compacting: AtomicBool,
     slow: RwLock<Slow>,
+    tally: Tally,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +52,7 @@ impl View {
             stopping: AtomicBool::new(false),
             compacting: AtomicBool::new(false),
             slow: RwLock::new(Slow::default()),
+            tally: Tally::default(),
         }
     }
 
@@ -103,6 +107,11 @@ impl View {
     /// been applied here before it was acknowledged.
     pub fn reads_are_linearizable(&self) -> bool {
         self.sole_leader.load(Ordering::Acquire)
+    }
+
+    /// Returns what the member counts of its own work.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Says whether the member is shutting down.

@@ -34,6 +34,7 @@ impl Member {
             replies: Vec::new(),
             out_of_space: false,
         };
+        self.laps.start();
         for entry in entries {
             if let Err(why) = self.apply_entry(&mut batch, entry) {
                 // Half a batch is in memory and nothing of it on disk. Only a restart brings the two together again.
@@ -125,6 +126,7 @@ impl Member {
             &self.quota,
             effects,
         );
+        self.measure_apply(request, &result);
         if let Err(error) = &result
             && error.is_fatal()
         {

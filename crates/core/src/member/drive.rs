@@ -116,7 +116,10 @@ impl Member {
         if leader != 0 && leader != self.leader {
             self.leader = leader;
             self.leader_since_ms = self.now_ms;
-            for token in self.reads.fail_current() {
+            let failed = self.reads.fail_current();
+            let is_failed = u64::from(!failed.is_empty());
+            self.view.tally().read_indexes_failed.add(is_failed);
+            for token in failed {
                 self.reply(token, Outcome::Failed(Error::LeaderChanged));
             }
         }

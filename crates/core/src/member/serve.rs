@@ -37,6 +37,7 @@ impl Member {
         let ids = &mut self.ids;
         if let Some(id) = self.reads.ask(self.now_ms, at_once, || ids.next()) {
             self.node.read_index(id.to_be_bytes().to_vec());
+            self.measure_read_index(id, at_once);
         }
     }
 
@@ -50,7 +51,10 @@ impl Member {
 
     pub(super) fn renew(&mut self, token: Token, id: LeaseId) {
         let outcome = match self.stores.lessor.renew(id, self.now_ms) {
-            Ok(ttl_s) => Outcome::LeaseRenewed { ttl_s },
+            Ok(ttl_s) => {
+                self.view.tally().leases_renewed.add(1);
+                Outcome::LeaseRenewed { ttl_s }
+            }
             Err(quorate_lease::Error::NotFound) => Outcome::LeaseRenewed { ttl_s: 0 },
             Err(quorate_lease::Error::Expired) => {
                 self.late_renewals.push((id, token));
@@ -135,6 +139,8 @@ impl Member {
                     count: expired.len(),
                 });
             }
+            let tally = self.view.tally();
+            tally.leases_expired.add(expired.len() as u64);
             for id in expired {
                 let revoke = Request::LeaseRevoke(pb::LeaseRevokeRequest { id: id.0 });
                 self.propose_own(&revoke, Waiter::Internal, &mut entries);

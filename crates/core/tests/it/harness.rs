@@ -236,6 +236,11 @@ impl Harness {
         }
     }
 
+    /// Lets the log write and sync, and leaves it to the caller to tell the member.
+    pub(crate) fn append(&mut self, batches: &[Batch]) -> quorate_wal::Synced {
+        self.wal.append(batches).unwrap()
+    }
+
     /// Lets the log write and sync what it was given.
     pub(crate) fn sync(&mut self) {
         while !self.unsynced.is_empty() {

@@ -2,3 +2,4 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 mod harness;
 mod member;
+mod tally;

@@ -32,6 +32,10 @@ pub enum Error {
     /// The revision lies above the current revision.
     FutureRevision,
 
+    // The answer is larger than the caller allows; nothing was changed.
+    /// A read was to look at more keys or to hold more bytes than its [`ReadLimit`](crate::ReadLimit) allows.
+    TooLarge,
+
     // The store cannot go on; the member must stop and recover.
     /// A stored record does not decode, or one that must exist is missing.
     Corrupt {
@@ -72,6 +76,7 @@ impl fmt::Display for Error {
                 f.write_str("streamed range does not support revision filters")
             }
             Error::LeaseNotFound => f.write_str("lease not found"),
+            Error::TooLarge => f.write_str("the read is larger than allowed"),
             Error::Compacted => f.write_str("required revision has been compacted"),
             Error::FutureRevision => f.write_str("required revision is a future revision"),
             Error::Corrupt {

@@ -88,6 +88,7 @@ pub use range_stream::{RangeChunk, RangeEnd, RangeStream, RangeStreamOptions};
 pub use reader::Reader;
 pub use store::{Changes, DeleteResult, PutResult, Store};
 pub use txn::{OpResult, TxnResult, is_read_only, is_serializable};
+pub use view::ReadLimit;
 pub use watch::{
     EventBatch, History, StreamId, WatchCreate, WatchHub, WatchOptions, WatchResponse, WatchStats,
 };

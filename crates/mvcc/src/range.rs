@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
@@ -141,13 +142,13 @@ fn fetch(
     }
     let limit = fetch_limit(request);
     let (mut found, mut count, mut last) = (Vec::new(), 0, None);
+    let held = Cell::new(0);
     let visitor = |key: (&[u8], &[u8]), version| {
         count += 1;
         if passes_filters(request, &version) {
-            found.push(Found {
-                version,
-                keys_only: encode(key, &version),
-            });
+            let keys_only = encode(key, &version);
+            held.set(held.get() + size_of::<Found>() + keys_only.as_ref().map_or(0, Bytes::len));
+            found.push(Found { version, keys_only });
         }
         if count == limit {
             last = Some([key.0, key.1].concat());
@@ -155,7 +156,10 @@ fn fetch(
         }
         ControlFlow::Continue(())
     };
-    view.walk(range, at, visitor, || Ok(ControlFlow::Continue(())))?;
+    view.walk(range, at, visitor, || {
+        view.hold(held.take())?;
+        Ok(ControlFlow::Continue(()))
+    })?;
     if let (Some(last), Counting::All) = (last, counting) {
         count += view.count(&range.after(&last), at)?;
     }

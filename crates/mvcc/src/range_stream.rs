@@ -3,6 +3,7 @@ use quorate_proto::etcdserverpb::RangeRequest;
 
 use crate::range::{Counting, RangeResult};
 use crate::record::{Record, varint_len};
+use crate::view::ReadLimit;
 use crate::{Error, Reader, Revision};
 
 /// How a range is streamed.
@@ -105,17 +106,13 @@ impl RangeStream {
         if self.ended {
             return Ok(None);
         }
-        let mut result = self
-            .reader
-            .range_counting(&self.request, Counting::Fetched)?;
+        let mut result = self.read()?;
         if result.more && self.request.sort_target != 0 && self.request.limit < self.total_max {
             self.request.sort_target = 0;
             if self.request.revision <= 0 {
                 self.request.revision = result.revision;
             }
-            result = self
-                .reader
-                .range_counting(&self.request, Counting::Fetched)?;
+            result = self.read()?;
         }
         if self.revision == 0 {
             self.revision = result.revision;
@@ -166,6 +163,31 @@ impl RangeStream {
             kvs: result.kvs,
             end,
         }))
+    }
+
+    /// Reads the next piece; with half the keys again and again while it would be far larger than pieces are to be.
+    /// A first piece that is to be sorted stays whole.
+    ///
+    /// Differs from etcd: there a piece has as many keys as the sizes of those before it suggest, however large they are.
+    fn read(&mut self) -> Result<RangeResult, Error> {
+        let bytes_max = self.options.chunk_bytes.saturating_mul(2);
+        loop {
+            let limit = if self.request.limit > 1 && self.request.sort_target == 0 {
+                ReadLimit {
+                    keys_max: usize::MAX,
+                    bytes_max,
+                }
+            } else {
+                ReadLimit::NONE
+            };
+            match self
+                .reader
+                .range_counting(&self.request, Counting::Fetched, limit)
+            {
+                Err(Error::TooLarge) => self.request.limit /= 2,
+                other => return other,
+            }
+        }
     }
 
     fn count_from(&self, key: &Bytes) -> Result<i64, Error> {

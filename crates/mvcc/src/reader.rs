@@ -10,6 +10,7 @@ use crate::range_stream::{RangeStream, RangeStreamOptions};
 use crate::record::Record;
 use crate::shared::Shared;
 use crate::txn::{TxnResult, read_only};
+use crate::view::{Budget, ReadLimit, View};
 use crate::{Error, EventKind, EventLog, EventRecord, History, RevisionEvents};
 
 /// Reads what the store has published, from any thread.
@@ -44,7 +45,19 @@ impl Reader {
     /// # Errors
     /// [`Error::FutureRevision`], then [`Error::Compacted`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResult, Error> {
-        self.range_counting(request, Counting::All)
+        self.range_counting(request, Counting::All, ReadLimit::NONE)
+    }
+
+    /// Reads a range as [`Reader::range`], unless that takes more than `limit` allows.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], and those of [`Reader::range`].
+    pub fn range_within(
+        &self,
+        request: &RangeRequest,
+        limit: ReadLimit,
+    ) -> Result<RangeResult, Error> {
+        self.range_counting(request, Counting::All, limit)
     }
 
     /// Reads a range piece by piece, all at the revision of the first piece.
@@ -67,8 +80,29 @@ impl Reader {
     /// # Panics
     /// When [`is_read_only`](crate::is_read_only) says otherwise.
     pub fn txn_read_only(&self, request: &TxnRequest) -> Result<TxnResult, Error> {
-        self.shared
-            .read_pinned(|view, pin| read_only(view, request, pin.current, pin.compact))
+        self.txn_read_only_within(request, ReadLimit::NONE)
+    }
+
+    /// Evaluates as [`Reader::txn_read_only`], unless that takes more than `limit` allows in all.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], and those of [`Reader::txn_read_only`].
+    ///
+    /// # Panics
+    /// As [`Reader::txn_read_only`].
+    pub fn txn_read_only_within(
+        &self,
+        request: &TxnRequest,
+        limit: ReadLimit,
+    ) -> Result<TxnResult, Error> {
+        let budget = Budget::new(limit);
+        self.shared.read_pinned(|view, pin| {
+            let view = View {
+                budget: Some(&budget),
+                ..*view
+            };
+            read_only(&view, request, pin.current, pin.compact)
+        })
     }
 
     /// Hashes the history up to a revision, 0 meaning the current one. Equal to etcd's for the same history.
@@ -208,9 +242,16 @@ impl Reader {
         &self,
         request: &RangeRequest,
         counting: Counting,
+        limit: ReadLimit,
     ) -> Result<RangeResult, Error> {
-        self.shared
-            .read(|view, current, compact| read(view, request, current, compact, counting))
+        self.shared.read(|view, current, compact| {
+            let budget = Budget::new(limit);
+            let view = View {
+                budget: Some(&budget),
+                ..*view
+            };
+            read(&view, request, current, compact, counting)
+        })
     }
 }
 

@@ -71,6 +71,7 @@ impl Shared {
             values,
             chunk_keys: self.options.index_chunk_keys,
             overtaken_by,
+            budget: None,
         }
     }
 }

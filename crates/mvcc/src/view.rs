@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -18,6 +19,46 @@ pub(crate) struct View<'a> {
     pub(crate) chunk_keys: usize,
     /// Where to look whether a compaction overtook the reader; `None` when it is held back.
     pub(crate) overtaken_by: Option<&'a Horizon>,
+    /// What the read may still take; `None` when it may take everything.
+    pub(crate) budget: Option<&'a Budget>,
+}
+
+/// How much one read may look at and hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimit {
+    /// Most keys looked at in the index.
+    pub keys_max: usize,
+    /// Most bytes held for the answer.
+    pub bytes_max: usize,
+}
+
+impl ReadLimit {
+    /// Limits nothing.
+    pub const NONE: ReadLimit = ReadLimit {
+        keys_max: usize::MAX,
+        bytes_max: usize::MAX,
+    };
+}
+
+/// What is left of a [`ReadLimit`].
+pub(crate) struct Budget {
+    keys: Cell<usize>,
+    bytes: Cell<usize>,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: ReadLimit) -> Budget {
+        Budget {
+            keys: Cell::new(limit.keys_max),
+            bytes: Cell::new(limit.bytes_max),
+        }
+    }
+}
+
+fn take(left: &Cell<usize>, amount: usize) -> Result<(), Stop> {
+    let rest = left.get().checked_sub(amount).ok_or(Error::TooLarge)?;
+    left.set(rest);
+    Ok(())
 }
 
 /// Why a read came to no result.
@@ -54,7 +95,10 @@ impl View<'_> {
     /// Returns the record of a revision that the index knows.
     pub(crate) fn record(&self, revision: Revision) -> Result<Bytes, Stop> {
         match (self.values)(revision)? {
-            Some(record) => Ok(record),
+            Some(record) => {
+                self.hold(record.len())?;
+                Ok(record)
+            }
             None if self.overtaken_by.is_some() => Err(Stop::Overtaken),
             None => Err(Stop::Failed(Error::Corrupt {
                 main: revision.main,
@@ -62,6 +106,17 @@ impl View<'_> {
                 expected: "a record, since the index knows the revision",
             })),
         }
+    }
+
+    /// Counts bytes that the read holds for its answer.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<(), Stop> {
+        self.budget
+            .map_or(Ok(()), |budget| take(&budget.bytes, bytes))
+    }
+
+    fn look_at(&self, keys: usize) -> Result<(), Stop> {
+        self.budget
+            .map_or(Ok(()), |budget| take(&budget.keys, keys))
     }
 
     /// Visits the keys of a range that exist at a main revision, in key order, until told to stop. The visitor runs
@@ -75,12 +130,18 @@ impl View<'_> {
     ) -> Result<(), Stop> {
         let mut rest = None;
         loop {
+            let mut seen = 0;
+            let count = |key: KeyParts<'_>, version: KeyVersion| {
+                seen += 1;
+                visitor(key, version)
+            };
             let walk = self.lock(main)?.visit(
                 rest.as_ref().unwrap_or(range),
                 main,
                 self.chunk_keys,
-                &mut visitor,
+                count,
             );
+            self.look_at(seen)?;
             if between()?.is_break() {
                 return Ok(());
             }

@@ -9,6 +9,7 @@ mod compaction;
 mod concurrency;
 mod etcd_hashes;
 mod harness;
+mod limits;
 mod model;
 mod quirks;
 mod random;

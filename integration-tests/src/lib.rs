@@ -4,6 +4,7 @@
 //! `QUORATE_REFERENCE_ETCD` set to a real etcd 3.7 the tests also run against that, which checks the tests themselves.
 
 mod binary;
+pub mod checker;
 mod client;
 mod crash;
 mod failure;

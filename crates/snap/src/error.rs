@@ -39,6 +39,38 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The file is no database image of etcd.
+    NotAnImage {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A newer release of etcd's storage engine wrote the image.
+    NewerImage {
+        /// The file.
+        path: PathBuf,
+        /// Its format version.
+        found: u32,
+        /// The newest version this release reads.
+        supported: u32,
+    },
+    /// The image is cut short or damaged.
+    ImageDamaged {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        damage: Damage,
+    },
+    /// An image cannot hold the row.
+    UnfitRow {
+        /// Size of its key.
+        key_bytes: usize,
+        /// Size of its value.
+        value_bytes: usize,
+    },
+    /// The rows that an image was to be written of are not those that were measured.
+    LayoutChanged,
+    /// Whoever takes an image being written refused more.
+    Output(io::Error),
     /// The system refused.
     Io {
         /// What was tried.
@@ -57,7 +89,7 @@ pub struct Damage {
     pub what: &'static str,
     /// Byte offset of the field that shows it.
     pub offset: u64,
-    /// The value that should be there.
+    /// The value that should be there; the same as the one that is there when no single one would be right.
     pub expected: u64,
     /// The value that is there.
     pub found: u64,
@@ -93,6 +125,30 @@ impl fmt::Display for Error {
             Error::NotASnapshot { path } => {
                 write!(f, "{} is a snapshot file of etcd", path.display())
             }
+            Error::NotAnImage { path } => {
+                write!(f, "{} is not a database image of etcd", path.display())
+            }
+            Error::NewerImage {
+                path,
+                found,
+                supported,
+            } => write!(
+                f,
+                "{} has image version {found}, this release reads up to {supported}",
+                path.display()
+            ),
+            Error::ImageDamaged { path, damage } => {
+                write!(f, "{} is damaged: {damage}", path.display())
+            }
+            Error::UnfitRow {
+                key_bytes,
+                value_bytes,
+            } => write!(
+                f,
+                "an image cannot hold a key of {key_bytes} bytes with a value of {value_bytes} bytes"
+            ),
+            Error::LayoutChanged => f.write_str("rows changed while an image was written"),
+            Error::Output(source) => write!(f, "cannot write an image: {source}"),
             Error::Io {
                 action,
                 path,
@@ -110,6 +166,9 @@ impl fmt::Display for Damage {
             expected,
             found,
         } = self;
+        if expected == found {
+            return write!(f, "{what} at byte {offset}");
+        }
         write!(
             f,
             "{what} at byte {offset}: expected {expected:#x}, found {found:#x}"
@@ -120,7 +179,7 @@ impl fmt::Display for Damage {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Io { source, .. } => Some(source),
+            Error::Io { source, .. } | Error::Output(source) => Some(source),
             _ => None,
         }
     }

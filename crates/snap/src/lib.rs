@@ -1,4 +1,4 @@
-//! Raft snapshot files: save, load the newest valid one, release.
+//! Raft snapshot files: save, load the newest valid one, release; and etcd's database image, written and read.
 //!
 //! A snapshot file holds what a member needs besides its database to start from an index: the snapshot's metadata and the
 //! membership, as bytes that this crate does not look at. [`Snapshotter::save`] makes one durable in one step,
@@ -59,8 +59,10 @@ mod error;
 mod format;
 #[doc(hidden)]
 pub mod fuzz;
+mod image;
 mod snapshotter;
 
 pub use error::{Damage, Error};
 pub use format::{Identity, Snapshot, SnapshotId};
+pub use image::{IMAGE_HASH_BYTES, ImageHash, ImageReader, ImageWriter, Layout, Seal};
 pub use snapshotter::{Loaded, SetAside, Snapshotter};

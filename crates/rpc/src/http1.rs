@@ -56,6 +56,12 @@ fn convert(request: &hyper::Request<Incoming>) -> HttpRequest {
         method: request.method().as_str().into(),
         path: request.uri().path().into(),
         query: request.uri().query().unwrap_or("").into(),
+        accept: request
+            .headers()
+            .get(hyper::header::ACCEPT)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
+            .into(),
     }
 }
 

@@ -86,7 +86,8 @@ pub use message::Message;
 pub use metadata::{ClientApiVersion, Metadata};
 pub use method::{Kind, Lookup, Method};
 pub use metrics::{
-    Histogram, HistogramSnapshot, MetricKind, Registry, Text, ThreadMetrics, member_source,
+    Defragmenting, Histogram, HistogramSnapshot, Maintenance, Measuring, MetricKind, Registry,
+    Report, Reporter, Text, ThreadMetrics, member_source,
 };
 pub use options::{GRPC_OVERHEAD_BYTES, Options, STREAMS_MAX};
 pub use seam::{Answer, HttpRequest, HttpResponse, Inbound, Later, Outbound, Service};

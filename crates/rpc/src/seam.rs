@@ -50,6 +50,8 @@ pub struct HttpRequest {
     pub path: Box<str>,
     /// What follows the `?`; empty when nothing does.
     pub query: Box<str>,
+    /// The field `Accept`; empty when there is none or it is no text.
+    pub accept: Box<str>,
 }
 
 /// An HTTP/1.1 response.

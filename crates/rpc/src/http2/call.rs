@@ -7,11 +7,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::{MessageStream, Reply};
+use super::{MessageStream, Reply, slow};
 use crate::deadline::Deadline;
 use crate::message::Message;
 use crate::metadata::Metadata;
 use crate::method::Method;
+use crate::metrics::CallStart;
 use crate::seam::{Answer, Later, Service};
 use crate::send::Gauge;
 use crate::status::Status;
@@ -41,6 +42,19 @@ pub(crate) struct Base {
 }
 
 impl Base {
+    /// Remembers when the call began.
+    fn started(&self) -> CallStart {
+        self.thread.metrics.call_started(self.thread.now_ms.get())
+    }
+
+    /// Counts how long the call took; gives it when it is to be reported.
+    fn ended(&self, method: Method, started: CallStart) -> Option<std::time::Duration> {
+        let Thread { clock, now_ms, .. } = &*self.thread;
+        self.thread
+            .metrics
+            .call_ended(method, started, now_ms.get(), *clock)
+    }
+
     fn is_due(&self, cx: &Context<'_>) -> bool {
         self.deadline
             .as_ref()
@@ -63,6 +77,9 @@ pub(crate) struct Unary<S> {
     reply: Reply,
     unsent: Rc<Gauge>,
     step: Step,
+    started: CallStart,
+    /// The request, where it is wanted when the call turns out slow.
+    request: Bytes,
 }
 
 impl<S: Service> Unary<S> {
@@ -74,7 +91,10 @@ impl<S: Service> Unary<S> {
         reply: Reply,
         unsent: Rc<Gauge>,
     ) -> Self {
+        let started = base.started();
         Self {
+            started,
+            request: Bytes::new(),
             base,
             service,
             method,
@@ -119,6 +139,9 @@ impl<S: Service> Unary<S> {
     }
 
     fn handle(&mut self, body: Bytes) -> Answer {
+        if slow::keeps_request(self.method) {
+            self.request = body.clone();
+        }
         self.service
             .unary(self.method, std::mem::take(&mut self.metadata), body)
     }
@@ -126,6 +149,10 @@ impl<S: Service> Unary<S> {
     fn answer(&mut self, result: Result<Message, Status>) -> Poll<()> {
         // The stream and the handler go first, so that nothing of them outlives the answer.
         self.step = Step::Done;
+        if let Some(took) = self.base.ended(self.method, self.started) {
+            let metrics = &self.base.thread.metrics;
+            slow::report(metrics, took, self.method, &self.request, &result);
+        }
         let checked = result.and_then(Message::check);
         match checked.and_then(|message| self.reply.send(message, &self.unsent)) {
             Ok(()) => self.reply.finish(Ok(())),
@@ -140,18 +167,24 @@ pub(crate) struct Stream {
     base: Base,
     reply: Rc<RefCell<Reply>>,
     handler: Option<Later<Result<(), Status>>>,
+    method: Method,
+    started: CallStart,
 }
 
 impl Stream {
     pub(crate) fn new(
         base: Base,
+        method: Method,
         reply: Rc<RefCell<Reply>>,
         handler: Later<Result<(), Status>>,
     ) -> Self {
+        let started = base.started();
         Self {
             base,
             reply,
             handler: Some(handler),
+            method,
+            started,
         }
     }
 
@@ -166,6 +199,8 @@ impl Stream {
             Poll::Pending => return Poll::Pending,
         };
         self.handler = None;
+        // Streams are as long as their callers like: their time is kept and never told of.
+        let _ = self.base.ended(self.method, self.started);
         let mut reply = self.reply.borrow_mut();
         match end {
             Some(end) => reply.finish(end),

@@ -329,7 +329,8 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
         let handler =
             self.service
                 .stream(method, accepted.metadata, Inbound::new(inbound), outbound);
-        self.calls
-            .push(Call::Stream(Box::new(Stream::new(base, reply, handler))));
+        self.calls.push(Call::Stream(Box::new(Stream::new(
+            base, method, reply, handler,
+        ))));
     }
 }

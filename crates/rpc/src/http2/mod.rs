@@ -4,6 +4,7 @@ mod connection;
 mod inbound;
 mod reply;
 mod request;
+mod slow;
 
 pub(crate) use connection::{Connection, ConnectionState};
 pub(crate) use inbound::MessageStream;

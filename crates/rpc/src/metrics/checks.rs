@@ -1,7 +1,7 @@
 //! The health checks, and how often each was run.
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{MetricKind, Text};
+use super::Text;
 
 /// One check of `/livez` or `/readyz`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,25 +79,11 @@ impl HealthCounters {
     pub(super) fn write(&self, text: &mut Text) {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let [failures, successes] = &self.health;
-        let help = "The total number of failed health checks";
-        text.simple(
-            "etcd_server_health_failures",
-            MetricKind::Counter,
-            help,
-            get(failures),
-        );
-        let help = "The total number of successful health checks";
-        text.simple(
-            "etcd_server_health_success",
-            MetricKind::Counter,
-            help,
-            get(successes),
-        );
-        text.metric(
-            "etcd_server_healthcheck",
-            MetricKind::Gauge,
-            "The result of each kind of healthcheck.",
-        );
+        text.known("etcd_server_health_failures")
+            .sample(&[], get(failures));
+        text.known("etcd_server_health_success")
+            .sample(&[], get(successes));
+        text.known("etcd_server_healthcheck");
         let was_run = |at: usize| self.runs[at].iter().any(|c| get(c) > 0);
         for check in Check::all() {
             let at = usize::from(check as u8);
@@ -108,11 +94,7 @@ impl HealthCounters {
                 );
             }
         }
-        text.metric(
-            "etcd_server_healthchecks_total",
-            MetricKind::Counter,
-            "The total number of each kind of healthcheck.",
-        );
+        text.known("etcd_server_healthchecks_total");
         for check in Check::all() {
             let at = usize::from(check as u8);
             for (status, count) in ["error", "success"].iter().zip(&self.runs[at]) {

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use quorate_auth::{Access, AuthReader, Identity, Operation, Stage};
@@ -144,6 +145,14 @@ impl WatchDesk {
         }
         more
     }
+}
+
+/// A request on its way through the log.
+pub(crate) struct Proposed {
+    /// The number of its kind.
+    op: usize,
+    started: Instant,
+    wait: Wait,
 }
 
 /// Ends the streams that require a leader when there has been none for too long.
@@ -296,20 +305,31 @@ impl Context {
     }
 
     /// Proposes a request.
-    pub(crate) fn propose(&self, request: Request, raw: Option<Bytes>, identity: Identity) -> Wait {
-        self.engine.submit(|token| {
+    pub(crate) fn propose(
+        &self,
+        request: Request,
+        raw: Option<Bytes>,
+        identity: Identity,
+    ) -> Proposed {
+        let (op, started) = (request.op(), Instant::now());
+        let wait = self.engine.submit(|token| {
             Submission::Propose(Proposal {
                 token,
                 request,
                 raw,
                 identity,
             })
-        })
+        });
+        Proposed { op, started, wait }
     }
 
     /// Waits for a proposal's result.
-    pub(crate) async fn applied(&self, wait: Wait) -> Result<Applied, Status> {
-        match wait.await {
+    pub(crate) async fn applied(&self, proposed: Proposed) -> Result<Applied, Status> {
+        let outcome = proposed.wait.await;
+        let is_ok = matches!(outcome, Outcome::Applied(_));
+        self.metrics
+            .replicated(proposed.op, is_ok, proposed.started.elapsed());
+        match outcome {
             Outcome::Applied(applied) => Ok(applied),
             other => Err(unexpected(other)),
         }
@@ -345,7 +365,11 @@ impl Context {
         }
         if now_ms >= self.swept_ms.get() + TOKEN_SWEEP_MS {
             self.swept_ms.set(now_ms);
-            self.metrics.show_watch(self.watch.hub.borrow().stats());
+            let tasks = tokio::runtime::Handle::current()
+                .metrics()
+                .num_alive_tasks();
+            let stats = self.watch.hub.borrow().stats();
+            self.metrics.show_holdings(stats, tasks);
             self.auth().sweep_tokens(now_ms);
         }
         self.leader_watch.tick(

@@ -3,7 +3,7 @@ use quorate_mvcc::Reader;
 use quorate_proto::etcdserverpb as pb;
 
 use super::context::Context;
-use crate::metrics::{Check, TEXT_CONTENT_TYPE};
+use crate::metrics::{Check, content_type};
 use crate::seam::{HttpRequest, HttpResponse};
 
 const PLAIN: (&str, &str) = ("content-type", "text/plain; charset=utf-8");
@@ -71,7 +71,7 @@ pub(super) async fn answer(context: &Context, request: &HttpRequest) -> HttpResp
         "/version" => version(context),
         "/metrics" => response(
             200,
-            &[("content-type", TEXT_CONTENT_TYPE)],
+            &[("content-type", content_type(&request.accept))],
             context.registry.scrape(),
         ),
         _ => health(context, request).await,

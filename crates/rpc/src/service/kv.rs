@@ -1,5 +1,6 @@
 //! The service `KV`.
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use quorate_auth::{Identity, Operation};
@@ -10,6 +11,7 @@ use quorate_mvcc::{
 use quorate_proto::etcdserverpb as pb;
 
 use super::context::{Context, decode, decode_ref};
+use super::measure;
 use crate::encode;
 use crate::message::Message;
 use crate::metadata::Metadata;
@@ -33,27 +35,35 @@ pub(super) fn range(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -> 
     if (request.serializable || context.handles.view.reads_are_linearizable())
         && let Some(identity) = context.identity_now(metadata)
     {
-        return Answer::Now(identity.and_then(|identity| read_range(context, &identity, &request)));
+        let begun = Instant::now();
+        return Answer::Now(
+            identity.and_then(|identity| read_range(context, begun, &identity, &request)),
+        );
     }
     let (context, metadata) = (context.clone(), metadata.clone());
+    let begun = Instant::now();
     Answer::later(async move {
         if !request.serializable {
             context.read_index().await?;
         }
         let identity = context.identity(&metadata).await?;
-        read_range(&context, &identity, &request)
+        read_range(&context, begun, &identity, &request)
     })
 }
 
 fn read_range(
     context: &Context,
+    begun: Instant,
     identity: &Identity,
     request: &pb::RangeRequest,
 ) -> Result<Message, Status> {
-    context.gate(identity, &Operation::Range(request))?;
-    let result = context.reader().range(request)?;
-    context.auth().recheck(identity)?;
-    Ok(encode::range(&context.header(result.revision), &result))
+    measure::range(context, begun, request, || {
+        context.gate(identity, &Operation::Range(request))?;
+        let result = context.reader().range(request)?;
+        context.auth().recheck(identity)?;
+        let answer = encode::range(&context.header(result.revision), &result);
+        Ok((answer, result.kvs.len()))
+    })
 }
 
 /// Streams a range.
@@ -109,9 +119,10 @@ fn refuse_for_space(context: &Rc<Context>) -> Answer {
         alarm,
     });
     let wait = context.propose(request, None, Identity::NONE);
+    let context = context.clone();
     Answer::later(async move {
         // Whether it was raised or not, there is no room.
-        let _ = wait.await;
+        let _ = context.applied(wait).await;
         Err(Status::NO_SPACE)
     })
 }
@@ -242,27 +253,35 @@ fn read_only_txn(context: &Rc<Context>, metadata: &Metadata, request: pb::TxnReq
     if (is_local || context.handles.view.reads_are_linearizable())
         && let Some(identity) = context.identity_now(metadata)
     {
-        return Answer::Now(identity.and_then(|identity| read_txn(context, &identity, &request)));
+        let begun = Instant::now();
+        return Answer::Now(
+            identity.and_then(|identity| read_txn(context, begun, &identity, &request)),
+        );
     }
     let (context, metadata) = (context.clone(), metadata.clone());
+    let begun = Instant::now();
     Answer::later(async move {
         if !is_local {
             context.read_index().await?;
         }
         let identity = context.identity(&metadata).await?;
-        read_txn(&context, &identity, &request)
+        read_txn(&context, begun, &identity, &request)
     })
 }
 
 fn read_txn(
     context: &Context,
+    begun: Instant,
     identity: &Identity,
     request: &pb::TxnRequest,
 ) -> Result<Message, Status> {
-    context.gate(identity, &Operation::ReadOnlyTxn(request))?;
-    let result = context.reader().txn_read_only(request)?;
-    context.auth().recheck(identity)?;
-    Ok(encode::txn(&context.header(result.revision), &result))
+    measure::txn(context, begun, request, || {
+        context.gate(identity, &Operation::ReadOnlyTxn(request))?;
+        let result = context.reader().txn_read_only(request)?;
+        context.auth().recheck(identity)?;
+        let answer = encode::txn(&context.header(result.revision), &result);
+        Ok((answer, result))
+    })
 }
 
 pub(super) fn compact(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -> Answer {

@@ -11,8 +11,9 @@ use super::context::{Context, decode, decode_ref, unexpected};
 use super::kv::{lacks_space, mismatch, space_refusal};
 use crate::message::Message;
 use crate::metadata::Metadata;
+use crate::metrics::StreamApi;
 use crate::seam::{Answer, Inbound, Outbound};
-use crate::status::Status;
+use crate::status::{Code, Status};
 
 pub(super) fn grant(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -> Answer {
     let request: pb::LeaseGrantRequest = match decode_ref(&body) {
@@ -68,7 +69,14 @@ pub(super) async fn keep_alive(
     mut inbound: Inbound,
     outbound: Outbound,
 ) -> Result<(), Status> {
-    while let Some(body) = inbound.next().await? {
+    let failed = |is_send, status: Status| {
+        if status.code() != Code::Canceled {
+            let api = StreamApi::LeaseKeepAlive;
+            context.metrics.stream_failed(api, is_send);
+        }
+        status
+    };
+    while let Some(body) = inbound.next().await.map_err(|e| failed(false, e))? {
         let request: pb::LeaseKeepAliveRequest = decode(body)?;
         let id = LeaseId(request.id);
         // The header is made before the renewal, so that its revision is never ahead of a revocation that races it.
@@ -93,7 +101,8 @@ pub(super) async fn keep_alive(
             id: id.0,
             ttl,
         };
-        outbound.send(Message::encode(&response)).await?;
+        let sent = outbound.send(Message::encode(&response)).await;
+        sent.map_err(|e| failed(true, e))?;
     }
     Ok(())
 }

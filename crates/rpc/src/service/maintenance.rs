@@ -1,6 +1,6 @@
 //! The service `Maintenance`, as far as it is built.
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_auth::Operation;
@@ -104,7 +104,9 @@ pub(super) fn hash(context: &Rc<Context>, metadata: &Metadata) -> Answer {
         let identity = context.identity(&metadata).await?;
         context.gate(&identity, &Operation::Maintenance)?;
         let reader = context.reader().clone();
+        let started = Instant::now();
         let (hash, revision) = beside(move || reader.hash()).await??;
+        context.registry.maintenance().hashed(started);
         Ok(Message::encode(&pb::HashResponse {
             header: Some(context.header(revision)),
             hash,
@@ -123,7 +125,9 @@ pub(super) fn hash_kv(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -
         context.gate(&identity, &Operation::Maintenance)?;
         let reader = context.reader().clone();
         wait_for_compaction(&context, request.revision).await;
+        let started = Instant::now();
         let hash = beside(move || reader.hash_kv(request.revision)).await??;
+        context.registry.maintenance().hashed_kv(started);
         Ok(Message::encode(&pb::HashKvResponse {
             header: Some(context.header(hash.revision)),
             hash: hash.hash,

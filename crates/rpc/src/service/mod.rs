@@ -7,6 +7,7 @@ mod health;
 mod kv;
 mod lease;
 mod maintenance;
+mod measure;
 mod reflection;
 mod watch;
 

@@ -2,16 +2,18 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{self, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use quorate_auth::Operation;
-use quorate_mvcc::{StreamId, WatchCreate};
+use quorate_mvcc::{StreamId, WatchCreate, WatchResponse};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::watch_request::RequestUnion;
 
 use super::context::{Context, decode};
 use crate::encode;
 use crate::metadata::Metadata;
+use crate::metrics::{StreamApi, WatchSent};
 use crate::seam::{Inbound, Outbound};
 use crate::status::{Code, Status};
 
@@ -68,7 +70,10 @@ impl Stream {
             let sent = self.send(cx, outbound)?;
             let has_room = self.context.watch.hub.borrow().has_room(self.id);
             if !*is_ended && has_room {
-                match inbound.poll_next(cx).map_err(canceled)? {
+                match inbound
+                    .poll_next(cx)
+                    .map_err(|status| self.failed(false, status))?
+                {
                     Poll::Ready(Some(request)) => return Poll::Ready(Ok(request)),
                     Poll::Ready(None) => *is_ended = true,
                     Poll::Pending => {}
@@ -96,12 +101,25 @@ impl Stream {
         if responses.is_empty() {
             return Ok(false);
         }
+        let started = Instant::now();
         outbound
             .send_now(encode::watch(self.context.header(0), &responses))
-            .map_err(canceled)?;
+            .map_err(|status| self.failed(true, status))?;
+        let metrics = &self.context.metrics;
+        metrics.watch_sent(count(&responses), started.elapsed());
         // Watchers that waited for room can go on.
         self.context.watch.nudge();
         Ok(true)
+    }
+
+    /// Counts a stream that failed, unless its caller left, and returns what it ends with.
+    fn failed(&self, is_send: bool, status: Status) -> Status {
+        if status.code() != Code::Canceled {
+            self.context
+                .metrics
+                .stream_failed(StreamApi::Watch, is_send);
+        }
+        canceled(status)
     }
 
     async fn handle(&self, request: Bytes) -> Result<(), Status> {
@@ -152,6 +170,22 @@ impl Stream {
         let identity = self.context.identity(&self.metadata).await?;
         self.context.gate(&identity, &Operation::Watch(request))
     }
+}
+
+/// Counts what responses hold.
+fn count(responses: &[WatchResponse]) -> WatchSent {
+    let mut sent = WatchSent::default();
+    for response in responses {
+        if response.created || response.canceled {
+            sent.control += 1;
+        } else if response.events.is_empty() {
+            sent.progress += 1;
+        } else {
+            sent.responses += 1;
+            sent.events += response.events.len() as u64;
+        }
+    }
+    sent
 }
 
 /// Returns the status whose text goes into the refusal; every failure but three is a denied permission.

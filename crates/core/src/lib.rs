@@ -30,6 +30,7 @@ mod envelope;
 mod error;
 mod gate;
 mod ids;
+mod image;
 mod log;
 mod member;
 mod quota;
@@ -51,6 +52,10 @@ pub use convert::CONF_STATE_KEY;
 pub use error::Error;
 pub use gate::{Handles, Intake, Outlet};
 pub use ids::{cluster_id, member_id};
+pub use image::{
+    BACKEND_FILE, FoundingMember, ImageError, ImageFacts, ImageStream, Import, Restore, Restored,
+    check_image, import_image, restore_backup,
+};
 pub use member::{LogStart, Member, Stopwatch};
 pub use quota::{DEFAULT_QUOTA_BYTES, Quota, cost, put_cost, txn_cost};
 pub use redact::{delete_text, put_text, range_text, request_text, txn_text};

@@ -1,0 +1,113 @@
+//! What can go wrong with images.
+use std::fmt;
+use std::path::PathBuf;
+
+/// Why an image cannot be made, read or restored.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// A row is not what its bucket holds.
+    Row {
+        /// Name of the bucket.
+        bucket: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The image has a bucket that this release does not know.
+    UnknownBucket(String),
+    /// A newer release wrote the image.
+    NewerStorage(String),
+    /// The hash behind the image is not its own.
+    BrokenSeal(PathBuf),
+    /// There is no hash behind the image, and one was asked for.
+    NoSeal(PathBuf),
+    /// The data directory holds something.
+    NotEmpty(PathBuf),
+    /// The log's directory is there.
+    WalDirExists(PathBuf),
+    /// The member restored is not among those of the cluster.
+    UnknownMember(String),
+    /// A revision would be larger than a revision can be.
+    RevisionOverflow,
+    /// A directory or file cannot be used.
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The image's file.
+    Image(quorate_snap::Error),
+    /// The database.
+    Backend(quorate_backend::Error),
+    /// The log.
+    Wal(quorate_wal::Error),
+}
+
+impl fmt::Display for ImageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Row { bucket, what } => {
+                write!(f, "snapshot is damaged: a row of bucket {bucket} is {what}")
+            }
+            Self::UnknownBucket(name) => write!(
+                f,
+                "snapshot is foreign or newer: bucket {name:?} is not known"
+            ),
+            Self::NewerStorage(version) => {
+                write!(f, "snapshot has storage version {version}, which is newer")
+            }
+            Self::BrokenSeal(path) => write!(
+                f,
+                "snapshot {} is damaged: its sha256 does not match",
+                path.display()
+            ),
+            Self::NoSeal(_) => f.write_str("snapshot missing hash but --skip-hash-check=false"),
+            Self::NotEmpty(path) => write!(
+                f,
+                "data-dir \"{}\" not empty or could not be read",
+                path.display()
+            ),
+            Self::WalDirExists(path) => write!(f, "wal-dir \"{}\" exists", path.display()),
+            Self::UnknownMember(name) => write!(
+                f,
+                "couldn't find local name \"{name}\" in the initial cluster configuration"
+            ),
+            Self::RevisionOverflow => f.write_str("revision is too large to be bumped so far"),
+            Self::Io { path, source } => write!(f, "cannot use {}: {source}", path.display()),
+            Self::Image(e) => e.fmt(f),
+            Self::Backend(e) => e.fmt(f),
+            Self::Wal(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ImageError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Image(e) => Some(e),
+            Self::Backend(e) => Some(e),
+            Self::Wal(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+impl From<quorate_snap::Error> for ImageError {
+    fn from(e: quorate_snap::Error) -> Self {
+        Self::Image(e)
+    }
+}
+
+impl From<quorate_backend::Error> for ImageError {
+    fn from(e: quorate_backend::Error) -> Self {
+        Self::Backend(e)
+    }
+}
+
+impl From<quorate_wal::Error> for ImageError {
+    fn from(e: quorate_wal::Error) -> Self {
+        Self::Wal(e)
+    }
+}

@@ -1,0 +1,196 @@
+//! A state of the tables, read as an image.
+use std::io::{self, Read, Write};
+use std::ops::Bound;
+
+use bytes::Bytes;
+use quorate_backend::{ReadTxn, Revision, Table};
+use quorate_snap::{ImageWriter, Layout};
+
+use super::ImageError;
+
+/// Most rows that are read from the tables at a time.
+const STEP_ROWS: usize = 1_000;
+/// Bytes of values at which a step of the revision table ends.
+const STEP_BYTES: usize = 256 << 10;
+
+/// One state of all tables as etcd's image, made while it is read.
+///
+/// It reads the tables twice: all of them when it is opened, to know the size, and bit by bit while it is read. Memory: some rows,
+/// and what the image's writer keeps. The transaction lives as long, and with it the pages that it sees.
+pub struct ImageStream {
+    txn: ReadTxn,
+    layout: Layout,
+    rows: Rows,
+    /// `None` when the image has ended.
+    image: Option<ImageWriter<Vec<u8>>>,
+    ready: Vec<u8>,
+    /// Bytes of `ready` that were read.
+    taken: usize,
+}
+
+/// How far the tables were read.
+#[derive(Clone, Debug, Default)]
+struct Rows {
+    /// Place in [`Table::ALL`].
+    table: usize,
+    begun: bool,
+    /// The newest row read of a table that is not the one of revisions.
+    last: Option<Bytes>,
+    /// Where the table of revisions goes on.
+    next: Revision,
+}
+
+impl ImageStream {
+    /// Reads all rows once and gets ready to do it again.
+    ///
+    /// # Errors
+    /// When the tables cannot be read, or hold a row that the format does not take.
+    pub fn open(txn: ReadTxn) -> Result<Self, ImageError> {
+        let mut measured = ImageWriter::measure();
+        let mut rows = Rows::default();
+        while rows.step(&txn, &mut measured)? {}
+        let (_, layout) = measured.finish()?;
+        let image = ImageWriter::new(Vec::new(), layout)?;
+        Ok(Self {
+            txn,
+            layout,
+            rows: Rows::default(),
+            image: Some(image),
+            ready: Vec::new(),
+            taken: 0,
+        })
+    }
+
+    /// Returns the size of the whole image in bytes.
+    #[must_use]
+    pub fn image_bytes(&self) -> u64 {
+        self.layout.bytes()
+    }
+
+    /// Returns how far the log is applied in the image.
+    #[must_use]
+    pub fn applied(&self) -> quorate_backend::Applied {
+        self.txn.applied()
+    }
+
+    /// Returns the storage version in the image; empty while unset.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn storage_version(&self) -> Result<String, ImageError> {
+        let version = self
+            .txn
+            .get(Table::Meta, super::check::STORAGE_VERSION_KEY)?;
+        Ok(String::from_utf8_lossy(&version.unwrap_or_default()).into_owned())
+    }
+
+    /// Makes more of the image; nothing is left to be made when `ready` stays empty.
+    fn refill(&mut self) -> Result<(), ImageError> {
+        self.ready.clear();
+        self.taken = 0;
+        while self.ready.is_empty() {
+            let Some(image) = &mut self.image else {
+                return Ok(());
+            };
+            // The last buffer is used again for the next bytes.
+            std::mem::swap(image.output(), &mut self.ready);
+            if !self.ready.is_empty() {
+                return Ok(());
+            }
+            if !self.rows.step(&self.txn, image)? {
+                let image = self.image.take().expect("just looked at");
+                (self.ready, _) = image.finish()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for ImageStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.taken == self.ready.len() {
+            self.refill().map_err(io::Error::other)?;
+        }
+        let rest = &self.ready[self.taken..];
+        let count = rest.len().min(buf.len());
+        buf[..count].copy_from_slice(&rest[..count]);
+        self.taken += count;
+        Ok(count)
+    }
+}
+
+impl std::fmt::Debug for ImageStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImageStream")
+            .field("layout", &self.layout)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Rows {
+    /// Hands some rows on; false when there are no more tables.
+    fn step<W: Write>(
+        &mut self,
+        txn: &ReadTxn,
+        image: &mut ImageWriter<W>,
+    ) -> Result<bool, ImageError> {
+        let Some(table) = Table::ALL.get(self.table).copied() else {
+            return Ok(false);
+        };
+        if !self.begun {
+            image.bucket(table.name().as_bytes())?;
+            self.begun = true;
+        }
+        let more = match table {
+            Table::Key => self.revisions(txn, image)?,
+            table => self.others(table, txn, image)?,
+        };
+        if !more {
+            *self = Self {
+                table: self.table + 1,
+                ..Self::default()
+            };
+        }
+        Ok(true)
+    }
+
+    fn revisions<W: Write>(
+        &mut self,
+        txn: &ReadTxn,
+        image: &mut ImageWriter<W>,
+    ) -> Result<bool, ImageError> {
+        let rows = txn.revisions(self.next, Revision::MAX, STEP_ROWS, STEP_BYTES)?;
+        for row in &rows {
+            image.row(row.table_key().as_bytes(), &row.record)?;
+        }
+        let Some(last) = rows.last() else {
+            return Ok(false);
+        };
+        let Revision { main, sub } = last.rev;
+        self.next = match sub.checked_add(1) {
+            Some(sub) => Revision::new(main, sub),
+            None => Revision::new(main.saturating_add(1), 0),
+        };
+        Ok(true)
+    }
+
+    fn others<W: Write>(
+        &mut self,
+        table: Table,
+        txn: &ReadTxn,
+        image: &mut ImageWriter<W>,
+    ) -> Result<bool, ImageError> {
+        let from = self
+            .last
+            .as_deref()
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = txn.scan(table, from, STEP_ROWS)?;
+        for (key, value) in &rows {
+            image.row(key, value)?;
+        }
+        let more = rows.len() == STEP_ROWS;
+        self.last = rows.into_iter().next_back().map(|(key, _)| key);
+        Ok(more)
+    }
+}

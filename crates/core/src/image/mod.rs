@@ -1,0 +1,19 @@
+//! The database as etcd's image, both ways: what backups, restores and snapshots between members are made of.
+//!
+//! [`ImageStream`] reads a state of the tables as an image, in bounded memory; [`import_image`] fills a new backend from one;
+//! [`restore_backup`] founds a data directory on one.
+
+mod check;
+mod error;
+mod export;
+mod import;
+mod restore;
+
+pub use check::{ImageFacts, check_image};
+pub use error::ImageError;
+pub use export::ImageStream;
+pub use import::{Import, import_image};
+pub use restore::{BACKEND_FILE, FoundingMember, Restore, Restored, restore_backup};
+
+#[cfg(test)]
+mod tests;

@@ -71,6 +71,7 @@ mod message;
 mod metadata;
 mod method;
 mod metrics;
+mod metrics_door;
 mod net;
 mod options;
 mod seam;
@@ -89,6 +90,7 @@ pub use metrics::{
     Defragmenting, Histogram, HistogramSnapshot, Maintenance, Measuring, MetricKind, Registry,
     Report, Reporter, Text, ThreadMetrics, member_source,
 };
+pub use metrics_door::MetricsDoor;
 pub use options::{GRPC_OVERHEAD_BYTES, Options, STREAMS_MAX};
 pub use seam::{Answer, HttpRequest, HttpResponse, Inbound, Later, Outbound, Service};
 pub use service::{ServiceOptions, Services};

@@ -54,6 +54,10 @@ pub struct FrontDoor {
 pub struct Stop(Arc<watch::Sender<bool>>);
 
 impl Stop {
+    pub(crate) fn new(stop: watch::Sender<bool>) -> Self {
+        Self(Arc::new(stop))
+    }
+
     /// Tells the workers to accept no more, to let the calls under way end, and to return.
     pub fn stop(&self) {
         self.0.send_replace(true);
@@ -131,7 +135,7 @@ impl FrontDoor {
             .collect();
         Ok(Self {
             workers,
-            stop: Stop(Arc::new(stop)),
+            stop: Stop::new(stop),
         })
     }
 }

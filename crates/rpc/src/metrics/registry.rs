@@ -15,12 +15,16 @@ use crate::status::Code;
 /// Writes its metrics into a scrape.
 type Source = Box<dyn Fn(&mut Text) + Send + Sync>;
 
+/// Returns a value as JSON.
+type Variable = Box<dyn Fn() -> String + Send + Sync>;
+
 /// The metrics of the process: those of the connection threads, and those of whoever adds a source.
 #[derive(Default)]
 pub struct Registry {
     measuring: Arc<Measuring>,
     threads: Vec<Arc<ThreadMetrics>>,
     sources: Vec<Source>,
+    variables: Vec<(&'static str, Variable)>,
     scrapes: AtomicU64,
     health: HealthCounters,
     maintenance: Maintenance,
@@ -70,6 +74,26 @@ impl Registry {
     /// Adds metrics that are kept elsewhere.
     pub fn add_source(&mut self, source: impl Fn(&mut Text) + Send + Sync + 'static) {
         self.sources.push(Box::new(source));
+    }
+
+    /// Adds a variable to `/debug/vars`; `value` gives it as JSON.
+    pub fn add_variable(
+        &mut self,
+        name: &'static str,
+        value: impl Fn() -> String + Send + Sync + 'static,
+    ) {
+        self.variables.push((name, Box::new(value)));
+        self.variables.sort_by_key(|(name, _)| *name);
+    }
+
+    /// Writes the variables as a JSON object, as Go's expvar does.
+    pub(crate) fn variables(&self) -> String {
+        let lines: Vec<String> = self
+            .variables
+            .iter()
+            .map(|(name, value)| format!("\"{name}\": {}", value()))
+            .collect();
+        format!("{{\n{}\n}}\n", lines.join(",\n"))
     }
 
     /// Returns a thread's counters.
@@ -314,6 +338,17 @@ mod tests {
         has(
             &registry.scrape(),
             "grpc_server_handling_seconds_count{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 0",
+        );
+    }
+
+    #[test]
+    fn variables_are_one_json_object() {
+        let mut registry = Registry::new(1);
+        registry.add_variable("file_descriptor_limit", || "7".to_owned());
+        registry.add_variable("cmdline", || "[\"a\"]".to_owned());
+        assert_eq!(
+            registry.variables(),
+            "{\n\"cmdline\": [\"a\"],\n\"file_descriptor_limit\": 7\n}\n"
         );
     }
 

@@ -57,11 +57,12 @@ pub(super) async fn answer(context: &Context, request: &HttpRequest) -> HttpResp
         Some(("readyz", name)) => Check::find(false, name),
         _ => None,
     };
-    let is_known = checks.is_some() || matches!(path, "/health" | "/version" | "/metrics");
+    let is_known =
+        checks.is_some() || matches!(path, "/health" | "/version" | "/metrics" | "/debug/vars");
     if !is_known || (path.ends_with('/') && path != "/") {
         return error(404, &[], "404 page not found");
     }
-    if &*request.method != "GET" && path != "/metrics" {
+    if &*request.method != "GET" && !matches!(path, "/metrics" | "/debug/vars") {
         return error(405, &[("allow", "GET")], "Method Not Allowed");
     }
     if let Some(checks) = checks {
@@ -69,6 +70,10 @@ pub(super) async fn answer(context: &Context, request: &HttpRequest) -> HttpResp
     }
     match path {
         "/version" => version(context),
+        "/debug/vars" => {
+            let json = [("content-type", "application/json; charset=utf-8")];
+            response(200, &json, context.registry.variables())
+        }
         "/metrics" => response(
             200,
             &[("content-type", content_type(&request.accept))],

@@ -1,0 +1,166 @@
+//! Messages by post, and streams that other members open.
+use std::sync::Arc;
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use prost::Message as _;
+use quorate_proto::MemberId;
+use quorate_proto::raftpb::Message;
+
+use super::answer::{
+    Answer, Refused, error, method_not_allowed, no_content, stream as begin, whole,
+};
+use super::route::{check_sender, read_body, remember, remember_sender};
+use crate::codec::StreamKind;
+use crate::headers::{CLUSTER_ID, RAFT_TO, SERVER_VERSION, parse_id};
+use crate::json;
+use crate::shared::Shared;
+
+/// Longest message by post. The pipeline is the fallback of the streams; what is longer waits for one.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Takes one message: `POST /raft`.
+///
+/// Source: etcd v3.7.1 server/etcdserver/api/rafthttp/http.go `pipelineHandler`.
+pub(super) async fn pipeline(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
+    if request.method() != Method::POST {
+        return method_not_allowed(Some("POST"));
+    }
+    let mut answer = match check_sender(shared, &request) {
+        Ok(()) => take_message(shared, request).await,
+        Err(refused) => *refused,
+    };
+    let headers = answer.headers_mut();
+    headers.insert(CLUSTER_ID, shared.identity.cluster.clone());
+    answer
+}
+
+async fn take_message(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
+    remember_sender(shared, &request);
+    let body = match read_body(&shared.config, request.into_body(), MESSAGE_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(cause) => {
+            tracing::warn!(error = %cause, "failed to read Raft message");
+            shared.registry.of_sender(None).received_failures.add(1);
+            return error(StatusCode::BAD_REQUEST, "error reading raft message");
+        }
+    };
+    let Ok(message) = Message::decode(&body[..]) else {
+        tracing::warn!("failed to unmarshal Raft message");
+        shared.registry.of_sender(None).received_failures.add(1);
+        return error(StatusCode::BAD_REQUEST, "error unmarshalling raft message");
+    };
+    let from = MemberId(message.from());
+    let counters = shared.registry.of_sender(Some(from));
+    counters.received_bytes.add(body.len());
+    if let Err(refused) = check_message(shared, &message) {
+        return *refused;
+    }
+    if is_paused(shared, from) {
+        return no_content();
+    }
+    if shared.receiver.messages(vec![message]) == 0 {
+        return no_content();
+    }
+    counters.received_failures.add(1);
+    let mut answer = error(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "error processing raft message",
+    );
+    let close = HeaderValue::from_static("close");
+    answer.headers_mut().insert(CONNECTION, close);
+    answer
+}
+
+/// Refuses messages of removed members, and those that are for another member.
+///
+/// Source: etcd v3.7.1 server/etcdserver/server.go `Process`.
+/// Differs from etcd: a message for another member is answered with 412, not 403. A 403 makes an etcd member end itself as
+/// removed, which it is not: it may merely lag, and post to an address that a new member has taken over.
+pub(super) fn check_message(shared: &Shared, message: &Message) -> Result<(), Refused> {
+    let from = MemberId(message.from());
+    if shared.service.is_removed(from) {
+        tracing::warn!("removed-member-id" = %from, "rejected Raft message from removed member");
+        let text = json::write_error("cannot process message from removed member");
+        let refused = whole(StatusCode::FORBIDDEN, "application/json", text);
+        return Err(Box::new(refused));
+    }
+    if MemberId(message.to()) != shared.identity.member_id {
+        tracing::warn!(
+            "mismatch-member-id" = %MemberId(message.to()),
+            "rejected Raft message to mismatch member"
+        );
+        return Err(refuse(
+            StatusCode::PRECONDITION_FAILED,
+            "cannot process message to mismatch member",
+        ));
+    }
+    Ok(())
+}
+
+fn refuse(status: StatusCode, text: &str) -> Refused {
+    Box::new(error(status, text))
+}
+
+/// Tells whether messages of a peer are dropped for a test.
+pub(super) fn is_paused(shared: &Shared, from: MemberId) -> bool {
+    let peers = shared.peers.read();
+    peers.get(&from).is_some_and(|peer| peer.link.is_paused())
+}
+
+/// Begins a stream to the member that asks: `GET /raft/stream/KIND/ID`.
+///
+/// Source: etcd v3.7.1 server/etcdserver/api/rafthttp/http.go `streamHandler`.
+pub(super) fn stream(shared: &Arc<Shared>, request: &Request<Incoming>) -> Answer {
+    if request.method() != Method::GET {
+        return method_not_allowed(Some("GET"));
+    }
+    // Whoever gets no version takes us for one without streams, and does not look at the status.
+    let mut answer = check_sender(shared, request)
+        .and_then(|()| begin_stream(shared, request))
+        .unwrap_or_else(|refused| *refused);
+    let headers = answer.headers_mut();
+    headers.insert(SERVER_VERSION, shared.identity.server_version.clone());
+    headers.insert(CLUSTER_ID, shared.identity.cluster.clone());
+    answer
+}
+
+fn begin_stream(shared: &Arc<Shared>, request: &Request<Incoming>) -> Result<Answer, Refused> {
+    let path = request.uri().path();
+    let rest = path.strip_prefix("/raft/stream/").unwrap_or(path);
+    let kinds = [StreamKind::MsgApp, StreamKind::Message];
+    let asked = rest.split_once('/').and_then(|(name, id)| {
+        let kind = kinds.into_iter().find(|kind| kind.path() == name)?;
+        (!id.contains('/')).then_some((kind, id))
+    });
+    let Some((kind, id)) = asked else {
+        return Err(refuse(StatusCode::NOT_FOUND, "invalid path"));
+    };
+    let Some(from) = parse_id(id) else {
+        tracing::warn!(path, "failed to parse path into ID");
+        return Err(refuse(StatusCode::NOT_FOUND, "invalid from"));
+    };
+    if shared.service.is_removed(from) {
+        tracing::warn!(
+            "remote-peer-id-from" = %from,
+            "rejected stream from remote peer because it was removed"
+        );
+        return Err(refuse(StatusCode::GONE, "removed member"));
+    }
+    let Some(peer) = shared.peers.read().get(&from).cloned() else {
+        remember(shared, from, request);
+        tracing::warn!("remote-peer-id-from" = %from, "failed to find remote peer in cluster");
+        return Err(refuse(StatusCode::NOT_FOUND, "error sender not found"));
+    };
+    let to = request.headers().get(RAFT_TO);
+    if to.map(HeaderValue::as_bytes) != Some(shared.identity.member_id.to_string().as_bytes()) {
+        tracing::warn!(
+            "remote-peer-id-header" = ?to,
+            "remote-peer-id-from" = %from,
+            "ignored streaming request; ID mismatch"
+        );
+        return Err(refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch"));
+    }
+    Ok(begin(peer.lane(kind).attach(shared.config.link_timeout)))
+}

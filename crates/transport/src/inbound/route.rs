@@ -1,0 +1,125 @@
+//! Which path is answered by what.
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use super::answer::{Answer, Refused, error, not_found};
+use super::{ask, raft, snapshot};
+use crate::headers::{PEER_URLS, SERVER_FROM, id_in};
+use crate::shared::Shared;
+use crate::transport::add_remote;
+use crate::{Config, Error};
+
+/// Longest time for the body of a request that is no snapshot.
+///
+/// Source: etcd v3.7.1 server/embed/etcd.go: the peer server's read timeout.
+const BODY_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// Answers one request.
+///
+/// Source: etcd v3.7.1 server/etcdserver/api/etcdhttp/peer.go `newPeerHandler`.
+pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
+    if shared.is_stopped() {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "stopped");
+    }
+    match request.uri().path() {
+        "/raft" => raft::pipeline(shared, request).await,
+        "/raft/snapshot" => snapshot::receive(shared, request).await,
+        "/raft/probing" => ask::probing(),
+        path if path.starts_with("/raft/stream/") => raft::stream(shared, &request),
+        "/members" => ask::members(shared, &request),
+        "/members/hashkv" => ask::hash_kv(shared, request).await,
+        path if path.starts_with(ask::PROMOTE_PREFIX) => ask::promote(shared, &request).await,
+        "/leases" => ask::renew_lease(shared, request).await,
+        "/leases/internal" => ask::time_to_live(shared, request).await,
+        "/downgrade/enabled" => ask::downgrade_enabled(shared, &request).await,
+        "/version" => ask::version(shared, &request),
+        _ => not_found(),
+    }
+}
+
+/// Refuses a sender of another cluster or an incompatible version.
+pub(super) fn check_sender(
+    shared: &Arc<Shared>,
+    request: &Request<Incoming>,
+) -> Result<(), Refused> {
+    shared.identity.check(request.headers()).map_err(|refusal| {
+        tracing::warn!(
+            "remote-peer-server-name" = ?request.headers().get(SERVER_FROM),
+            error = %refusal,
+            "request of a peer is refused"
+        );
+        Box::new(error(StatusCode::PRECONDITION_FAILED, refusal))
+    })
+}
+
+/// Remembers where a sender is reached, in case it is not known from the log yet.
+pub(super) fn remember_sender(shared: &Arc<Shared>, request: &Request<Incoming>) {
+    if let Some(id) = id_in(request.headers(), SERVER_FROM) {
+        remember(shared, id, request);
+    }
+}
+
+/// Remembers where a member is reached, if the request says it.
+pub(super) fn remember(
+    shared: &Arc<Shared>,
+    id: quorate_proto::MemberId,
+    request: &Request<Incoming>,
+) {
+    let urls = request.headers().get(PEER_URLS);
+    let Some(urls) = urls.and_then(|urls| urls.to_str().ok()) else {
+        return;
+    };
+    let urls: Vec<String> = urls.split(',').map(str::to_owned).collect();
+    if let Err(error) = add_remote(shared, id, &urls) {
+        tracing::debug!("remote-peer-id" = %id, error = %error, "a peer's address is of no use");
+    }
+}
+
+/// Reads the body of a request that may not be longer than `bytes_max`.
+pub(super) async fn read_body(
+    config: &Config,
+    mut body: Incoming,
+    bytes_max: usize,
+) -> Result<Bytes, Error> {
+    let reading = async {
+        let mut whole = BytesMut::new();
+        while let Some(data) = next_data(&mut body, config.link_timeout).await? {
+            if whole.len() + data.len() > bytes_max {
+                return Err(Error::TooLarge {
+                    bytes: (whole.len() + data.len()) as u64,
+                    limit: bytes_max as u64,
+                });
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok(whole.freeze())
+    };
+    tokio::time::timeout(BODY_TIME_MAX, reading)
+        .await
+        .unwrap_or(Err(Error::TimedOut("the body does not end")))
+}
+
+/// Waits for the next bytes of a body; `None` at its end.
+pub(super) async fn next_data(
+    body: &mut Incoming,
+    silence_max: Duration,
+) -> Result<Option<Bytes>, Error> {
+    loop {
+        let frame = tokio::time::timeout(silence_max, body.frame())
+            .await
+            .map_err(|_| Error::TimedOut("the body does not go on"))?;
+        match frame {
+            None => return Ok(None),
+            Some(frame) => {
+                if let Ok(data) = frame?.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}

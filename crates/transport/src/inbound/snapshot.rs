@@ -1,0 +1,213 @@
+//! Takes a snapshot: its message, then the database's image into a file.
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use quorate_proto::MemberId;
+use quorate_proto::raftpb::{Message, MessageType};
+use tokio::sync::mpsc;
+
+use super::answer::{Answer, Refused, error, method_not_allowed, no_content};
+use super::raft::{check_message, is_paused};
+use super::route::{check_sender, next_data, remember_sender};
+use crate::codec::{Decoder, StreamKind};
+use crate::headers::CLUSTER_ID;
+use crate::metrics::{Counters, Gauge};
+use crate::outbound::snapshot_index;
+use crate::shared::Shared;
+use crate::{Error, ImageStore};
+
+/// Longest message in front of an image.
+///
+/// Source: etcd v3.7.1 server/etcdserver/api/rafthttp/http.go `snapshotLimitByte`.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Snapshots received at the same time; each takes a thread that may block. More are refused, and sent again.
+pub(crate) const RECEIVED_MAX: usize = 4;
+
+/// Pieces of an image on the way to the disk.
+const PIECES_AHEAD_MAX: usize = 8;
+
+/// Takes a snapshot: `POST /raft/snapshot`.
+///
+/// Source: etcd v3.7.1 server/etcdserver/api/rafthttp/http.go `snapshotHandler`.
+pub(super) async fn receive(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
+    let nobody = shared.registry.of_sender(None);
+    if request.method() != Method::POST {
+        nobody.snapshot_receive_failures.add(1);
+        return method_not_allowed(Some("POST"));
+    }
+    let mut answer = match check_sender(shared, &request) {
+        Ok(()) => take(shared, request).await,
+        Err(refused) => {
+            nobody.snapshot_receive_failures.add(1);
+            *refused
+        }
+    };
+    let headers = answer.headers_mut();
+    headers.insert(CLUSTER_ID, shared.identity.cluster.clone());
+    answer
+}
+
+async fn take(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
+    let began = Instant::now();
+    remember_sender(shared, &request);
+    let mut body = request.into_body();
+    let (message, rest) = match read_message(shared, &mut body).await {
+        Ok(read) => read,
+        Err(cause) => {
+            let nobody = shared.registry.of_sender(None);
+            nobody.received_failures.add(1);
+            nobody.snapshot_receive_failures.add(1);
+            tracing::warn!(error = %cause, "failed to decode Raft message");
+            let text = format!("failed to decode raft message ({cause})");
+            return error(StatusCode::BAD_REQUEST, text);
+        }
+    };
+    let from = MemberId(message.from());
+    let counters = shared.registry.of_sender(Some(from));
+    if let Err(refused) = check(shared, &message) {
+        counters.snapshot_receive_failures.add(1);
+        return *refused;
+    }
+    if is_paused(shared, from) {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "paused");
+    }
+    let index = snapshot_index(&message);
+    tracing::info!(
+        "remote-snapshot-sender-id" = %from,
+        "incoming-snapshot-index" = index,
+        "receiving database snapshot"
+    );
+    let _inflight = Gauge::enter(&counters, |counters| &counters.snapshots_being_received);
+    match store(shared, body, rest, index, &counters).await {
+        Ok(image) => {
+            let took = began.elapsed();
+            tracing::info!(
+                "remote-snapshot-sender-id" = %from,
+                "incoming-snapshot-index" = index,
+                "download-took" = ?took,
+                "received and saved database snapshot"
+            );
+            shared.receiver.snapshot(message, image);
+            counters.snapshot_was_received(took);
+            no_content()
+        }
+        Err(cause) => {
+            counters.snapshot_receive_failures.add(1);
+            tracing::warn!(
+                "remote-snapshot-sender-id" = %from,
+                "incoming-snapshot-index" = index,
+                error = %cause,
+                "failed to save incoming database snapshot"
+            );
+            let text = format!("failed to save KV snapshot ({cause})");
+            error(StatusCode::INTERNAL_SERVER_ERROR, text)
+        }
+    }
+}
+
+/// Refuses what is no snapshot for this member, before anything is stored.
+fn check(shared: &Shared, message: &Message) -> Result<(), Refused> {
+    if message.r#type() != MessageType::MsgSnap {
+        let refused = error(StatusCode::BAD_REQUEST, "wrong raft message type");
+        return Err(Box::new(refused));
+    }
+    check_message(shared, message)?;
+    if snapshot_index(message) == 0 {
+        let text = "failed to decode raft message (no index)";
+        return Err(Box::new(error(StatusCode::BAD_REQUEST, text)));
+    }
+    Ok(())
+}
+
+/// Reads the message and returns it with what came of the image already.
+async fn read_message(shared: &Shared, body: &mut Incoming) -> Result<(Message, Bytes), Error> {
+    let nobody = MemberId(0);
+    let mut decoder = Decoder::new(StreamKind::Message, shared.identity.member_id, nobody)
+        .with_limit(MESSAGE_BYTES_MAX);
+    loop {
+        if let Some(message) = decoder.next()? {
+            return Ok((message, decoder.into_rest().freeze()));
+        }
+        match next_data(body, shared.config.snapshot_timeout).await? {
+            Some(data) => decoder.push(&data),
+            None => return Err(Error::Malformed("unexpected EOF")),
+        }
+    }
+}
+
+/// What the writing thread is told.
+enum Piece {
+    Data(Bytes),
+    /// The body came to its end, whole.
+    End,
+}
+
+/// Stores an image and returns where. Nothing is left of one that breaks off.
+async fn store(
+    shared: &Shared,
+    mut body: Incoming,
+    rest: Bytes,
+    index: u64,
+    counters: &Counters,
+) -> Result<PathBuf, Error> {
+    let Ok(_permit) = shared.receiving.try_acquire() else {
+        return Err(Error::Io(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "too many snapshots are being received",
+        )));
+    };
+    let (pieces, queue) = mpsc::channel(PIECES_AHEAD_MAX);
+    let images = Arc::clone(&shared.store);
+    let writing = tokio::task::spawn_blocking(move || write(&*images, queue, index));
+    let passing = async move {
+        let mut data = Some(rest);
+        while let Some(piece) = data {
+            counters.received_bytes.add(piece.len());
+            // The writer is gone when it failed; its error says why.
+            if !piece.is_empty() && pieces.send(Piece::Data(piece)).await.is_err() {
+                return Ok(());
+            }
+            data = next_data(&mut body, shared.config.snapshot_timeout).await?;
+        }
+        let _ = pieces.send(Piece::End).await;
+        Ok(())
+    };
+    let passed: Result<(), Error> = passing.await;
+    // The queue is closed now, so the writer ends; only then is it certain that nothing is left.
+    let written = writing.await.map_err(|_| Error::Stopped)?;
+    passed?;
+    Ok(written?)
+}
+
+fn write(
+    images: &dyn ImageStore,
+    mut queue: mpsc::Receiver<Piece>,
+    index: u64,
+) -> io::Result<PathBuf> {
+    let mut image = images.create()?;
+    let mut is_empty = true;
+    loop {
+        match queue.blocking_recv() {
+            Some(Piece::Data(data)) => {
+                image.append(&data)?;
+                is_empty = false;
+            }
+            Some(Piece::End) if is_empty => {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no image"));
+            }
+            Some(Piece::End) => return image.keep(index),
+            None => {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the image breaks off",
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Sends a snapshot: its message, then the database's image, read as it goes.
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Buf as _, Bytes};
+use http::Method;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use quorate_proto::raftpb::Message;
+use tokio::sync::mpsc;
+
+use super::body::{RequestBody, SnapshotBody};
+use super::pipeline::judge_post;
+use super::pool::{Reply, read_whole, request};
+use crate::Error;
+use crate::codec::encode_message;
+use crate::link::Link;
+use crate::metrics::Gauge;
+use crate::shared::Shared;
+use crate::url::PeerUrl;
+
+/// Bytes of an image that are read at once.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// Pieces read ahead of the link.
+const PIECES_AHEAD_MAX: usize = 4;
+
+/// Longest answer to a snapshot.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// How many times the longest silence a receiver may take to store the image it has.
+const STORE_PATIENCE: u32 = 10;
+
+/// Sends one snapshot and tells raft how it went, after dropping `under_way`: raft may send the next at once.
+///
+/// # Cancel safety
+///
+/// Cancel safe for the peer, which drops what it has; raft is not told then.
+pub(crate) async fn send_snapshot<T>(
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    message: Message,
+    under_way: T,
+) {
+    let began = Instant::now();
+    let inflight = Gauge::enter(&link.counters, |counters| &counters.snapshots_being_sent);
+    let index = snapshot_index(&message);
+    let url = link.picker.pick();
+    let sent = post(&shared, &url, message, index).await;
+    drop(inflight);
+    drop(under_way);
+    match sent {
+        Ok(bytes) => {
+            link.activate();
+            tracing::info!(
+                "snapshot-index" = index,
+                "remote-peer-id" = %link.id,
+                bytes,
+                "sent database snapshot"
+            );
+            link.counters
+                .sent_bytes
+                .add(usize::try_from(bytes).unwrap_or(usize::MAX));
+            link.counters.snapshot_was_sent(began.elapsed());
+            link.receiver.snapshot_sent(link.id, true);
+        }
+        Err(error) => {
+            tracing::warn!(
+                "snapshot-index" = index,
+                "remote-peer-id" = %link.id,
+                error = %error,
+                "failed to send database snapshot"
+            );
+            link.picker.failed(&url);
+            link.deactivate("post", "sendMsgSnap", &error);
+            link.counters.snapshot_send_failures.add(1);
+            link.lost(1);
+            link.receiver.snapshot_sent(link.id, false);
+        }
+    }
+}
+
+/// Returns the raft index a snapshot's message stands for.
+pub(crate) fn snapshot_index(message: &Message) -> u64 {
+    let metadata = message
+        .snapshot
+        .as_ref()
+        .and_then(|snapshot| snapshot.metadata.as_ref());
+    metadata.map_or(0, |metadata| metadata.index())
+}
+
+async fn post(shared: &Shared, url: &PeerUrl, message: Message, index: u64) -> Result<u64, Error> {
+    let images = Arc::clone(&shared.images);
+    let opened = tokio::task::spawn_blocking(move || images.open(index)).await;
+    let (bytes, image) = opened.map_err(|_| Error::Stopped)??;
+    tracing::info!("snapshot-index" = index, bytes, to = %url, "sending database snapshot");
+    let mut head = encode_message(message);
+    let head = head.copy_to_bytes(head.remaining());
+    let (pieces, queue) = mpsc::channel(PIECES_AHEAD_MAX);
+    let reading = tokio::task::spawn_blocking(move || read_image(bytes, image, &pieces));
+    let total = bytes + head.len() as u64;
+    let body = SnapshotBody::new(head, queue, Arc::clone(&shared.pace));
+    let mut headers = shared.identity.request_headers();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
+    let mut sender = super::pool::dial(
+        url,
+        shared.config.election_timeout,
+        shared.config.snapshot_timeout,
+    )
+    .await?;
+    let body = RequestBody::Snapshot(Box::new(body));
+    let request = request(url, Method::POST, "/raft/snapshot", headers, body)?;
+    // While the image is under way only a stalled write ends the wait; the time to store it counts from its last byte.
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    let patience = shared.config.snapshot_timeout * STORE_PATIENCE;
+    let answer = tokio::select! {
+        answer = &mut answer => answer?,
+        () = stored_too_late(reading, patience) => {
+            return Err(Error::TimedOut("the snapshot is not acknowledged"));
+        }
+    };
+    let (parts, body) = answer.into_parts();
+    let body = tokio::time::timeout(
+        shared.config.link_timeout,
+        read_whole(body, ANSWER_BYTES_MAX),
+    )
+    .await
+    .map_err(|_| Error::TimedOut("the answer does not end"))??;
+    let reply = Reply {
+        status: parts.status,
+        headers: parts.headers,
+        body,
+    };
+    judge_post(shared, &reply).map(|()| total)
+}
+
+/// Ends when the image was read and then stored for too long.
+async fn stored_too_late(reading: tokio::task::JoinHandle<()>, patience: std::time::Duration) {
+    // How the reading ended is seen in the body.
+    let _ = reading.await;
+    tokio::time::sleep(patience).await;
+}
+
+/// Reads an image to its announced end and passes it on in pieces; an image that is shorter or longer is an error, which
+/// breaks the request off, so that the receiver cannot take it for whole.
+fn read_image(
+    bytes: u64,
+    mut image: Box<dyn Read + Send>,
+    pieces: &mpsc::Sender<io::Result<Bytes>>,
+) {
+    let mut left = bytes;
+    loop {
+        let piece = match read_piece(&mut image, left) {
+            Ok(piece) if piece.is_empty() => return,
+            Ok(piece) => piece,
+            Err(error) => {
+                // A receiver that is gone has ended the request already.
+                let _ = pieces.blocking_send(Err(error));
+                return;
+            }
+        };
+        left -= piece.len() as u64;
+        if pieces.blocking_send(Ok(piece)).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_piece(image: &mut dyn Read, left: u64) -> io::Result<Bytes> {
+    // One byte more than announced is asked for, to see that nothing follows.
+    let wanted = usize::try_from(left + 1).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+    let mut piece = vec![0; wanted];
+    let mut filled = 0;
+    while filled < wanted {
+        match image.read(&mut piece[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let filled_bytes = filled as u64;
+    if filled_bytes > left || (filled < wanted && filled_bytes < left) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the image is not as long as announced",
+        ));
+    }
+    piece.truncate(filled);
+    Ok(Bytes::from(piece))
+}

@@ -1,0 +1,132 @@
+//! What stands behind the links: the member that gets messages, answers requests and holds images.
+use std::future::Future;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use quorate_proto::etcdserverpb::Member;
+use quorate_proto::raftpb::Message;
+use quorate_proto::{LeaseId, MemberId};
+
+use crate::Refusal;
+
+/// An answer that comes later.
+pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Takes what comes from other members. Called from the links' thread; must not block.
+pub trait Receiver: Send + Sync + 'static {
+    /// Takes messages in the order in which they came from one link, and returns how many of them it had no room for.
+    /// Never a `MsgSnap` with an image; those come by [`Receiver::snapshot`].
+    fn messages(&self, messages: Vec<Message>) -> usize;
+
+    /// Takes a `MsgSnap` whose image is stored at `image`, durably.
+    fn snapshot(&self, message: Message, image: PathBuf);
+
+    /// A message to the peer was lost, or is likely to be.
+    fn unreachable(&self, id: MemberId);
+
+    /// The snapshot for the peer arrived (`ok`), or never will.
+    fn snapshot_sent(&self, id: MemberId, ok: bool);
+
+    /// A member says that this one is none any more: it must end itself.
+    fn removed(&self);
+}
+
+/// Answers what other members ask over HTTP.
+pub trait Service: Send + Sync + 'static {
+    /// Lists the members this one knows, from its own state.
+    fn members(&self) -> Vec<Member>;
+
+    /// Tells whether the id belonged to a member that was removed.
+    fn is_removed(&self, id: MemberId) -> bool;
+
+    /// Tells the cluster's and the storage's version.
+    fn versions(&self) -> Versions;
+
+    /// Promotes a learner, with the client's token; returns the members after it.
+    fn promote(&self, id: MemberId, token: Option<String>) -> Answer<Result<Vec<Member>, Refusal>>;
+
+    /// Hashes the keys at a revision, 0 for the newest.
+    fn hash_kv(&self, revision: i64) -> Answer<Result<HashKv, Refusal>>;
+
+    /// Renews a lease as the leader, once all that is committed is applied; returns its time to live in seconds.
+    fn renew_lease(&self, id: LeaseId) -> Answer<Result<i64, Refusal>>;
+
+    /// Describes a lease as the leader, once all that is committed is applied.
+    fn time_to_live(&self, id: LeaseId, keys: bool) -> Answer<Result<TimeToLive, Refusal>>;
+
+    /// Tells, linearizably, whether a downgrade is under way.
+    fn downgrade_enabled(&self) -> Answer<Result<bool, Refusal>>;
+}
+
+/// The versions that `/version` shows beside the server's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// The member's own version; filled in by the transport when it answers.
+    pub server: String,
+    /// The cluster's, as `3.7.0`, if decided.
+    pub cluster: Option<String>,
+    /// The storage's, as `3.7.0`, if known.
+    pub storage: Option<String>,
+}
+
+/// A hash of the keys at a revision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HashKv {
+    /// The member's current revision.
+    pub revision: i64,
+    /// The hash.
+    pub hash: u32,
+    /// Revision of the last compaction.
+    pub compact_revision: i64,
+    /// Revision that was hashed.
+    pub hash_revision: i64,
+}
+
+/// A lease as the leader sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TimeToLive {
+    /// Seconds left.
+    pub ttl_s: i64,
+    /// Seconds granted.
+    pub granted_ttl_s: i64,
+    /// Attached keys, if asked for.
+    pub keys: Vec<bytes::Bytes>,
+}
+
+/// Where the images of snapshots to be sent come from.
+pub trait ImageSource: Send + Sync + 'static {
+    /// Opens the database's image at the index or after it, with its total bytes. Called from a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from being read; the snapshot is reported as failed.
+    fn open(&self, index: u64) -> io::Result<(u64, Box<dyn Read + Send>)>;
+}
+
+/// Where the images of received snapshots go.
+pub trait ImageStore: Send + Sync + 'static {
+    /// Begins an image. Called from a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from being created; the snapshot is refused.
+    fn create(&self) -> io::Result<Box<dyn ImageFile>>;
+}
+
+/// An image being received. Dropped before [`ImageFile::keep`], it leaves nothing behind.
+pub trait ImageFile: Send {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps them from being written; the snapshot is refused.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes the image durable under the index's name and returns where it is. An image that is there already stays.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from becoming durable; nothing is left then.
+    fn keep(self: Box<Self>, index: u64) -> io::Result<PathBuf>;
+}

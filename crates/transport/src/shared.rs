@@ -1,0 +1,72 @@
+//! What all tasks of a transport share.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
+use quorate_proto::MemberId;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+
+use crate::headers::Identity;
+use crate::inbound::RECEIVED_MAX;
+use crate::metrics::Registry;
+use crate::outbound::Pool;
+use crate::pace::Pace;
+use crate::peer::{Peer, Remote};
+use crate::{Config, ImageSource, ImageStore, Parts, Receiver, Service};
+
+/// Peers, and everything that all of them need.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) identity: Identity,
+    pub(crate) receiver: Arc<dyn Receiver>,
+    pub(crate) service: Arc<dyn Service>,
+    pub(crate) images: Arc<dyn ImageSource>,
+    pub(crate) store: Arc<dyn ImageStore>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) pace: Arc<Pace>,
+    pub(crate) registry: Registry,
+    pub(crate) handle: Handle,
+    pub(crate) peers: RwLock<BTreeMap<MemberId, Arc<Peer>>>,
+    pub(crate) remotes: RwLock<BTreeMap<MemberId, Arc<Remote>>>,
+    /// Room for snapshots to be received.
+    pub(crate) receiving: Semaphore,
+    /// Says "stopped" to connections and to listeners.
+    pub(crate) stopped: watch::Sender<bool>,
+    removed: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config, identity: Identity, parts: Parts, handle: Handle) -> Self {
+        Self {
+            pool: Arc::new(Pool::new(config.election_timeout, config.link_timeout)),
+            pace: Arc::new(Pace::new(config.snapshot_bytes_per_second)),
+            registry: Registry::new(),
+            peers: RwLock::new(BTreeMap::new()),
+            remotes: RwLock::new(BTreeMap::new()),
+            receiving: Semaphore::new(RECEIVED_MAX),
+            stopped: watch::Sender::new(false),
+            removed: AtomicBool::new(false),
+            config,
+            identity,
+            receiver: parts.receiver,
+            service: parts.service,
+            images: parts.images,
+            store: parts.store,
+            handle,
+        }
+    }
+
+    /// Tells the member once that it was removed.
+    pub(crate) fn removed(&self) {
+        if !self.removed.swap(true, Ordering::Relaxed) {
+            tracing::error!("the member has been permanently removed from the cluster");
+            self.receiver.removed();
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        *self.stopped.borrow()
+    }
+}

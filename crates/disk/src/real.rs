@@ -1,6 +1,8 @@
 //! The disk of the operating system.
 
+use crate::direct::DirectFile;
 use crate::{Disk, File, Mapped, OpenMode};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::ffi::OsString;
 use std::fs::{DirBuilder, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
@@ -19,10 +21,10 @@ const GATHER_BUFFERS_MAX: usize = 1024;
 pub struct RealDisk;
 
 #[derive(Debug)]
-struct RealFile(std::fs::File);
+pub(crate) struct RealFile(pub(crate) std::fs::File);
 
-impl Disk for RealDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
+impl RealFile {
+    fn open(path: &Path, mode: OpenMode) -> io::Result<RealFile> {
         let mut options = OpenOptions::new();
         options.read(true).mode(FILE_MODE);
         match mode {
@@ -37,7 +39,24 @@ impl Disk for RealDisk {
                 options.write(true).create(true).truncate(false);
             }
         }
-        Ok(Box::new(RealFile(options.open(path)?)))
+        Ok(RealFile(options.open(path)?))
+    }
+}
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        Ok(Box::new(RealFile::open(path, mode)?))
+    }
+
+    fn open_direct(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        let file = RealFile::open(path, mode)?;
+        // Not asked for at the opening: where it is refused, a new file may have been made all the same.
+        let flags = fcntl_getfl(&file.0)?;
+        match fcntl_setfl(&file.0, flags | OFlags::DIRECT) {
+            Ok(()) => Ok(Box::new(DirectFile::new(file))),
+            Err(rustix::io::Errno::INVAL) => Ok(Box::new(file)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {

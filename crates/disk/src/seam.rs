@@ -29,6 +29,18 @@ pub trait Disk: Send + Sync {
     /// The name of a new file is durable only after [`Disk::sync_dir`] on its directory.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>>;
 
+    /// Opens a file whose writes go past the system's cache where the file system can do that, and as [`Disk::open`] does
+    /// elsewhere. For files that are written once, in order, and not read again soon; [`File::block_bytes`] says how.
+    ///
+    /// # Errors
+    /// As [`Disk::open`].
+    ///
+    /// # Durability
+    /// As [`Disk::open`]: bytes are durable after a sync and not before.
+    fn open_direct(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        self.open(path, mode)
+    }
+
     /// Makes a directory and all that lead to it, new ones with mode 0700; one that exists is left as it is.
     ///
     /// # Errors
@@ -108,6 +120,12 @@ pub trait File: Send + Sync {
     /// # Errors
     /// As [`File::write_all_at`].
     fn write_all_vectored_at(&self, bufs: &[&[u8]], offset: u64) -> io::Result<()>;
+
+    /// Returns what positions of writes should end at a multiple of, in bytes; a write that ends elsewhere costs a read of
+    /// the rest of the block. 1 when it makes no difference.
+    fn block_bytes(&self) -> u64 {
+        1
+    }
 
     /// Makes the bytes and the size durable.
     ///

@@ -45,6 +45,8 @@ struct Mailbox {
     /// **Limit:** at most one outcome for each waiter of the thread, so [`WAITERS_MAX`] and those cancelled meanwhile.
     outcomes: Mutex<Vec<(Token, Outcome)>>,
     published: AtomicBool,
+    /// Whether the thread has watch streams, so that it is to be woken for what is published.
+    watches: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -87,7 +89,8 @@ impl Outlet for Mailboxes {
 
     fn published(&mut self) {
         for mailbox in &*self.0 {
-            if !mailbox.published.swap(true, Ordering::AcqRel) {
+            let told = mailbox.published.swap(true, Ordering::SeqCst);
+            if !told && mailbox.watches.load(Ordering::SeqCst) {
                 mailbox.waker.wake();
             }
         }
@@ -205,9 +208,11 @@ impl Engine {
     /// Takes in outcomes and hands over submissions; gives whether new state was published since the last call.
     ///
     /// Registers the caller to be called again; it runs behind the tasks that are ready already, which is what makes
-    /// the batches.
-    pub(crate) fn pump(&self, cx: &mut Context<'_>) -> bool {
+    /// the batches. Only a thread that watches is woken for what is published; one that begins to must call this first and
+    /// look at the state then.
+    pub(crate) fn pump(&self, cx: &mut Context<'_>, watches: bool) -> bool {
         let mailbox = &self.mailboxes.0[self.thread];
+        mailbox.watches.store(watches, Ordering::SeqCst);
         mailbox.waker.register(cx.waker());
         *self.pump.borrow_mut() = Some(cx.waker().clone());
         let outcomes = std::mem::take(&mut *mailbox.outcomes.lock());
@@ -227,7 +232,7 @@ impl Engine {
                 *slot = outgoing;
             }
         }
-        mailbox.published.swap(false, Ordering::AcqRel)
+        mailbox.published.swap(false, Ordering::SeqCst)
     }
 
     fn complete(&self, token: Token, outcome: Outcome) {
@@ -357,7 +362,7 @@ mod tests {
     }
 
     async fn pump(engine: &Engine) -> bool {
-        poll_fn(|cx| Poll::Ready(engine.pump(cx))).await
+        poll_fn(|cx| Poll::Ready(engine.pump(cx, true))).await
     }
 
     #[test]

@@ -2,11 +2,13 @@
 use std::time::{Duration, Instant};
 
 use quorate_core::{Actions, Member, Notice, Outlet};
+use quorate_wal::Synced;
 
 use quorate_rpc::Clock;
 
+use crate::log_writer::{Here, LogOrder};
 use crate::queue::{Event, Queue};
-use crate::workers::{BackendOrder, Chore, LogOrder, Workers};
+use crate::workers::{BackendOrder, Chore, Workers};
 
 /// Ticks made up for at most after a pause; more would only fire time-outs in a burst.
 const MAX_LATE_TICKS: u32 = 10;
@@ -72,7 +74,10 @@ impl<O: Outlet> Engine<O> {
 
     fn handle(&mut self, event: Event) -> Option<Ended> {
         match event {
-            Event::Synced(synced) => self.member.handle_synced(&synced),
+            Event::Synced(synced) => {
+                self.workers.log.handle_synced(&synced);
+                self.member.handle_synced(&synced);
+            }
             Event::Flushed => self.member.handle_flushed(),
             Event::Compacted => self.member.handle_compacted(),
             Event::SnapshotSaved { index, term } => self.member.handle_snapshot_saved(index, term),
@@ -95,24 +100,53 @@ impl<O: Outlet> Engine<O> {
         }
     }
 
-    /// Does what the member asks for. What it asks for while that is done comes with the next turn.
+    /// Does what the member asks for, until it asks for nothing that the engine can do at once.
     fn perform_all(&mut self) -> Option<Ended> {
-        let actions = self.member.take_actions();
-        let fatal = actions.fatal.clone();
+        loop {
+            let mut actions = self.member.take_actions();
+            if let Some(why) = actions.fatal.take() {
+                self.perform(actions);
+                return Some(Ended::Fatal(why));
+            }
+            match self.perform_and_append(actions) {
+                Err(why) => return Some(Ended::Fatal(why)),
+                Ok(Some(synced)) => self.member.handle_synced(&synced),
+                Ok(None) => return None,
+            }
+        }
+    }
+
+    /// Does it, and appends to the log here when nobody else waits for anything: neither clients, nor the other members of a
+    /// cluster, who must hear from this one whatever its disk does.
+    fn perform_and_append(&mut self, mut actions: Actions) -> Result<Option<Synced>, String> {
+        if actions.persist.is_empty()
+            || !self.member.view().reads_are_linearizable()
+            || !self.queue.is_empty()
+        {
+            self.perform(actions);
+            return Ok(None);
+        }
+        let batches = std::mem::take(&mut actions.persist);
         self.perform(actions);
-        fatal.map(Ended::Fatal)
+        match self.workers.log.append_here(batches)? {
+            Here::Synced(synced) => Ok(Some(synced)),
+            Here::Refused(batches) => {
+                self.workers.log.send(LogOrder::Append(batches));
+                Ok(None)
+            }
+        }
     }
 
     fn perform(&mut self, actions: Actions) {
         // A thread that has gone told why in a fatal event, which ends the loop in its next turn.
         if !actions.persist.is_empty() {
-            let _ = self.workers.log.send(LogOrder::Append(actions.persist));
-        }
-        if actions.published {
-            self.outlet.published();
+            self.workers.log.send(LogOrder::Append(actions.persist));
         }
         if !actions.replies.is_empty() {
             self.outlet.deliver(actions.replies);
+        }
+        if actions.published {
+            self.outlet.published();
         }
         if let Some(job) = actions.flush {
             let _ = self.workers.backend.send(BackendOrder::Flush(job));
@@ -124,7 +158,7 @@ impl<O: Outlet> Engine<O> {
             let _ = self.workers.chores.send(Chore::Save(snapshot));
         }
         if let Some(index) = actions.release_log {
-            let _ = self.workers.log.send(LogOrder::Release(index));
+            self.workers.log.send(LogOrder::Release(index));
         }
         for notice in &actions.notices {
             tell(notice);

@@ -6,7 +6,7 @@
 //! | thread | does |
 //! |---|---|
 //! | `engine` | the member: raft, proposals, applying |
-//! | `wal` | appends to the log and syncs, batch after batch |
+//! | `wal` | appends to the log and syncs, batch after batch; a lone small append the engine does itself |
 //! | `backend` | flushes to the database, steps of compaction |
 //! | `chores` | snapshot files, next log segments |
 //! | `conn-N` | connections: framing, decoding, reads, watches, encoding |
@@ -17,6 +17,7 @@ pub mod bootstrap;
 pub mod config;
 mod engine;
 pub mod log;
+mod log_writer;
 mod metrics;
 mod no_sync;
 mod queue;

@@ -2,6 +2,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+mod allocator;
+
 use quorate_server::config::{self, Loaded};
 use quorate_server::log::Logger;
 
@@ -9,6 +11,7 @@ use quorate_server::log::Logger;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    allocator::configure();
     let (config, notices) = match config::load(std::env::args_os(), std::env::vars_os()) {
         Loaded::Start { config, notices } => (config, notices),
         Loaded::Exit(exit) => return exit.run(),

@@ -56,6 +56,12 @@ impl Queue {
         }
     }
 
+    /// Says whether nothing waits for the engine.
+    pub(crate) fn is_empty(&self) -> bool {
+        let inbox = self.shared.0.lock();
+        inbox.submissions.is_empty() && inbox.events.is_empty()
+    }
+
     /// Takes everything out, waiting for something until `until`. The vectors given are swapped in, so that their room
     /// is used again.
     pub(crate) fn take(

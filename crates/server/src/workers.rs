@@ -7,26 +7,16 @@ use quorate_backend::FlushJob;
 use quorate_core::SnapshotToSave;
 use quorate_mvcc::{CompactionJob, Progress};
 use quorate_snap::{Snapshot, SnapshotId, Snapshotter};
-use quorate_wal::{Batch, PrepareJob, PreparedSegment, Wal};
+use quorate_wal::{PrepareJob, Preparing, Wal};
 
+use crate::log_writer::{Log, LogOrder, LogWriter, run_log};
 use crate::metrics::Metrics;
 use crate::queue::{Event, Queue};
 
-/// Batches that may wait for the log's thread; the engine waits when it is full.
-const MAX_LOG_ORDERS: usize = 4_096;
-/// Bytes of batches gathered into one write.
-const MAX_GATHERED_BYTES: usize = 8 << 20;
 /// Jobs that may wait for the backend's or the chores' thread; the engine has at most one of each kind under way.
 const MAX_JOBS: usize = 16;
-
-/// What the log's thread is told.
-#[derive(Debug)]
-pub(crate) enum LogOrder {
-    Append(Vec<Batch>),
-    Release(u64),
-    Prepared(PreparedSegment),
-    Stop,
-}
+/// Pause between two steps of preparing a log segment, which leaves the disk to those who wait for it.
+const PREPARE_PAUSE: Duration = Duration::from_millis(2);
 
 /// What the backend's thread is told.
 pub(crate) enum BackendOrder {
@@ -44,7 +34,7 @@ pub(crate) enum Chore {
 
 /// The threads' ends of their queues.
 pub(crate) struct Workers {
-    pub(crate) log: SyncSender<LogOrder>,
+    pub(crate) log: Log,
     pub(crate) backend: SyncSender<BackendOrder>,
     pub(crate) chores: SyncSender<Chore>,
     threads: Vec<JoinHandle<()>>,
@@ -71,19 +61,20 @@ impl Workers {
         metrics: &Metrics,
         options: &WorkerOptions,
     ) -> std::io::Result<Self> {
-        let (log, log_orders) = sync_channel(MAX_LOG_ORDERS);
         let (backend, backend_orders) = sync_channel(MAX_JOBS);
         let (chores, chore_orders) = sync_channel(MAX_JOBS);
         let mut threads = Vec::new();
-        let (events, to_chores, meters) = (queue.clone(), chores.clone(), metrics.clone());
+        let writer = LogWriter::new(wal, chores.clone(), metrics.clone());
+        let (log, log_orders, writer) = Log::new(writer);
+        let events = queue.clone();
         threads.push(spawn("wal", move || {
-            run_log(wal, &log_orders, &events, &to_chores, &meters)
+            run_log(&writer, &log_orders, &events)
         })?);
         let (events, pause, meters) = (queue.clone(), options.compaction_pause, metrics.clone());
         threads.push(spawn("backend", move || {
             run_backend(&backend_orders, &events, pause, &meters)
         })?);
-        let (events, to_log, keep) = (queue.clone(), log.clone(), options.keep_snapshots);
+        let (events, to_log, keep) = (queue.clone(), log.orders(), options.keep_snapshots);
         threads.push(spawn("chores", move || {
             run_chores(snapshotter, &chore_orders, &events, &to_log, keep)
         })?);
@@ -96,11 +87,11 @@ impl Workers {
     }
 
     /// Ends the threads after all they were told, and waits for them.
-    pub(crate) fn join(self) {
+    pub(crate) fn join(mut self) {
         // An end that has gone ended with a fatal event, which the engine knows of.
         let _ = self.chores.send(Chore::Stop);
         let _ = self.backend.send(BackendOrder::Stop);
-        let _ = self.log.send(LogOrder::Stop);
+        self.log.send(LogOrder::Stop);
         for thread in self.threads {
             // A thread that panicked has ended the process already.
             let _ = thread.join();
@@ -110,65 +101,6 @@ impl Workers {
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(run)
-}
-
-/// Group commit: when nothing waits, sync what comes at once; what comes while a sync runs goes into the next.
-fn run_log(
-    mut wal: Wal,
-    orders: &Receiver<LogOrder>,
-    queue: &Queue,
-    chores: &SyncSender<Chore>,
-    metrics: &Metrics,
-) {
-    let mut batches = Vec::new();
-    while let Ok(first) = orders.recv() {
-        let mut next = Some(first);
-        let mut release = None;
-        let mut stop = false;
-        let mut bytes = 0;
-        while let Some(order) = next {
-            match order {
-                LogOrder::Append(more) => {
-                    bytes += more
-                        .iter()
-                        .flat_map(|b| &b.entries)
-                        .map(|e| e.data.len())
-                        .sum::<usize>();
-                    batches.extend(more);
-                }
-                LogOrder::Release(index) => release = Some(index),
-                LogOrder::Prepared(segment) => wal.accept_prepared(segment),
-                LogOrder::Stop => stop = true,
-            }
-            next = if bytes < MAX_GATHERED_BYTES {
-                orders.try_recv().ok()
-            } else {
-                None
-            };
-        }
-        if !batches.is_empty() {
-            let started = metrics.clock();
-            let result = wal.append(&batches);
-            metrics.wal_append(started, bytes);
-            batches.clear();
-            match result {
-                Ok(synced) => queue.push(Event::Synced(synced)),
-                Err(e) => return queue.push(Event::Fatal(format!("cannot write the log: {e}"))),
-            }
-        }
-        if stop {
-            return;
-        }
-        if let Some(index) = release
-            && let Err(e) = wal.release_to(index)
-        {
-            return queue.push(Event::Fatal(format!("cannot release log segments: {e}")));
-        }
-        if let Some(job) = wal.take_prepare_job() {
-            // A full queue only means that the next segment is prepared when it is needed.
-            let _ = chores.try_send(Chore::Prepare(job));
-        }
-    }
 }
 
 /// Flushes come before compaction steps, so that a long compaction never delays one.
@@ -214,6 +146,7 @@ fn run_backend(orders: &Receiver<BackendOrder>, queue: &Queue, pause: Duration, 
     }
 }
 
+/// Preparing a log segment goes on in steps between other chores.
 fn run_chores(
     snapshotter: Snapshotter,
     orders: &Receiver<Chore>,
@@ -221,29 +154,52 @@ fn run_chores(
     log: &SyncSender<LogOrder>,
     keep: usize,
 ) {
-    while let Ok(chore) = orders.recv() {
+    let mut preparing: Option<PrepareJob> = None;
+    loop {
+        let chore = match preparing {
+            Some(_) => orders.recv_timeout(PREPARE_PAUSE),
+            None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
         match chore {
-            Chore::Save(snapshot) => {
-                let (index, term) = (snapshot.index, snapshot.term);
-                let snapshot = Snapshot {
-                    id: SnapshotId { term, index },
-                    body: snapshot.body,
-                };
-                if let Err(e) = snapshotter.save(&snapshot) {
+            Ok(Chore::Save(snapshot)) => {
+                if let Err(e) = save(&snapshotter, snapshot, queue, keep) {
                     return queue.push(Event::Fatal(format!("cannot save a snapshot: {e}")));
                 }
-                queue.push(Event::SnapshotSaved { index, term });
-                if let Err(e) = snapshotter.release(keep) {
-                    tracing::warn!(error = %e, "failed to remove old snapshot files");
-                }
             }
-            Chore::Stop => return,
-            Chore::Prepare(job) => match job.run() {
-                Ok(segment) => {
-                    let _ = log.try_send(LogOrder::Prepared(segment));
-                }
-                Err(e) => tracing::warn!(error = %e, "failed to prepare the next log segment"),
-            },
+            Ok(Chore::Prepare(job)) => preparing = Some(job),
+            // A segment that is not finished is removed at the next opening.
+            Ok(Chore::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
         }
+        preparing = match preparing.map(PrepareJob::step) {
+            None => None,
+            Some(Ok(Preparing::More(job))) => Some(job),
+            Some(Ok(Preparing::Done(segment))) => {
+                let _ = log.try_send(LogOrder::Prepared(segment));
+                None
+            }
+            Some(Err(e)) => {
+                tracing::warn!(error = %e, "failed to prepare the next log segment");
+                None
+            }
+        };
     }
+}
+
+fn save(
+    snapshotter: &Snapshotter,
+    snapshot: SnapshotToSave,
+    queue: &Queue,
+    keep: usize,
+) -> Result<(), quorate_snap::Error> {
+    let (index, term) = (snapshot.index, snapshot.term);
+    snapshotter.save(&Snapshot {
+        id: SnapshotId { term, index },
+        body: snapshot.body,
+    })?;
+    queue.push(Event::SnapshotSaved { index, term });
+    if let Err(e) = snapshotter.release(keep) {
+        tracing::warn!(error = %e, "failed to remove old snapshot files");
+    }
+    Ok(())
 }

@@ -110,8 +110,11 @@ impl<'a> Encoder<'a> {
         self.position = encode_end(self.scratch, stop);
     }
 
-    /// Returns the gather list, and the offset and checksum with which it ends.
-    pub(crate) fn finish(self) -> (Vec<&'a [u8]>, u64, u32) {
+    /// Returns the gather list, and the offset and checksum with which it ends. Zeros follow up to a multiple of `block_bytes`,
+    /// where there are zeros already.
+    pub(crate) fn finish(self, block_bytes: u64) -> (Vec<&'a [u8]>, u64, u32) {
+        let whole = self.position.next_multiple_of(block_bytes);
+        fill_zeros(self.scratch, whole - self.position);
         let mut slices = Vec::with_capacity(self.payloads.len() * 2 + 1);
         let mut rest: &'a [u8] = self.scratch;
         let mut taken = 0;

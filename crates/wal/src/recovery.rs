@@ -107,7 +107,7 @@ pub(crate) fn open(
             dir: dir.to_owned(),
         });
     };
-    let opened = disk.open(last_path, OpenMode::ReadWrite);
+    let opened = disk.open_direct(last_path, OpenMode::ReadWrite);
     let file = opened.map_err(at("open", last_path))?;
     if !file.try_lock().map_err(at("lock", last_path))? {
         return Err(Error::InUse {

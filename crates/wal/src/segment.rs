@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::error_at::at;
-use crate::fields::memory_len;
+use crate::fields::{file_len, memory_len};
 use crate::head::HEAD_BYTES;
 use quorate_disk::{Disk, File, OpenMode};
 use std::ffi::OsStr;
@@ -14,15 +14,23 @@ use std::sync::Arc;
 const SEGMENT_SUFFIX: &str = ".wal";
 /// What files that are not yet segments end with.
 const TEMPORARY_SUFFIX: &str = ".tmp";
-/// What files made ahead, and files made when one is needed, start with.
+/// What files made ahead, files made when one is needed, and segments that were released start with.
 const PREPARED_PREFIX: &str = "prepared-";
 const INLINE_PREFIX: &str = "inline-";
-/// Zeros written and synced at once, so that the syncs of appends never wait behind a whole segment of zeros.
+const SPARE_PREFIX: &str = "spare-";
+/// Zeros written at once: the writes and syncs of appends never wait behind more of them.
 const ZERO_WRITE_BYTES: u64 = 1 << 20;
+/// Where zeros begin in memory: at a multiple of what the device takes as it is.
+const ZERO_ALIGNMENT: usize = 4096;
 
 /// Returns `<sequence>-<index of the next entry>.wal`, 16 hexadecimal digits each.
 pub(crate) fn segment_name(sequence: u64, next_index: u64) -> String {
     format!("{sequence:016x}-{next_index:016x}{SEGMENT_SUFFIX}")
+}
+
+/// Returns the name of a segment that was released and may be used again.
+pub(crate) fn spare_name(sequence: u64) -> String {
+    format!("{SPARE_PREFIX}{sequence}{TEMPORARY_SUFFIX}")
 }
 
 /// Reads the sequence number out of a segment's name.
@@ -41,18 +49,24 @@ pub(crate) fn parse_segment_name(name: &OsStr) -> Option<u64> {
 pub(crate) fn is_temporary(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| {
         name.ends_with(TEMPORARY_SUFFIX)
-            && (name.starts_with(PREPARED_PREFIX) || name.starts_with(INLINE_PREFIX))
+            && [PREPARED_PREFIX, INLINE_PREFIX, SPARE_PREFIX]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
     })
 }
 
 /// The work of making the next segment, for another thread.
 ///
 /// Zero-filling ahead is what makes appends cheap: a write into blocks that were written before needs no change of the file
-/// system's own records, and half the time and CPU of one into blocks that were only reserved.
+/// system's own records, and half the time and CPU of one into blocks that were only reserved. The zeros also are what lets
+/// opening tell a write that was torn from damage, so the blocks of a segment that was released are filled with them too.
 pub struct PrepareJob {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     len: u64,
+    /// The file, and how much of it is filled, once that has begun.
+    begun: Option<(Box<dyn File>, u64)>,
+    zeros: Vec<u8>,
 }
 
 impl fmt::Debug for PrepareJob {
@@ -62,6 +76,15 @@ impl fmt::Debug for PrepareJob {
             .field("len", &self.len)
             .finish_non_exhaustive()
     }
+}
+
+/// How far a [`PrepareJob`] is after a step.
+#[derive(Debug)]
+pub enum Preparing {
+    /// There is more to do; pausing before it leaves the disk to appends.
+    More(PrepareJob),
+    /// The segment is ready.
+    Done(PreparedSegment),
 }
 
 /// A file of zeros that can become a segment.
@@ -81,38 +104,66 @@ impl fmt::Debug for PreparedSegment {
 }
 
 impl PrepareJob {
-    /// Plans a segment that is made ahead.
-    pub(crate) fn ahead(disk: &Arc<dyn Disk>, dir: &Path, number: u64, len: u64) -> PrepareJob {
+    fn new(disk: &Arc<dyn Disk>, path: PathBuf, len: u64) -> PrepareJob {
         PrepareJob {
             disk: Arc::clone(disk),
-            path: dir.join(format!("{PREPARED_PREFIX}{number}{TEMPORARY_SUFFIX}")),
+            path,
             len,
+            begun: None,
+            zeros: Vec::new(),
         }
+    }
+
+    /// Plans a segment that is made ahead, from a file that was a segment if there is one.
+    pub(crate) fn ahead(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        number: u64,
+        spare: Option<PathBuf>,
+        len: u64,
+    ) -> PrepareJob {
+        let new = || dir.join(format!("{PREPARED_PREFIX}{number}{TEMPORARY_SUFFIX}"));
+        PrepareJob::new(disk, spare.unwrap_or_else(new), len)
     }
 
     /// Plans a segment that is needed now.
     pub(crate) fn inline(disk: &Arc<dyn Disk>, dir: &Path, sequence: u64, len: u64) -> PrepareJob {
-        PrepareJob {
-            disk: Arc::clone(disk),
-            path: dir.join(format!("{INLINE_PREFIX}{sequence}{TEMPORARY_SUFFIX}")),
-            len,
+        let path = dir.join(format!("{INLINE_PREFIX}{sequence}{TEMPORARY_SUFFIX}"));
+        PrepareJob::new(disk, path, len)
+    }
+
+    /// Reserves the space, fills it with zeros and syncs it, all at once.
+    ///
+    /// # Errors
+    /// As [`PrepareJob::step`].
+    ///
+    /// # Durability
+    /// The zeros are durable, the name of the file is not.
+    pub fn run(self) -> Result<PreparedSegment, Error> {
+        let mut job = self;
+        loop {
+            job = match job.step()? {
+                Preparing::More(job) => job,
+                Preparing::Done(segment) => return Ok(segment),
+            };
         }
     }
 
-    /// Reserves the space, fills it with zeros and syncs it.
+    /// Does a part of the work that takes about a millisecond.
     ///
     /// # Errors
     /// [`Error::Io`], for example when the disk is full. The log goes on without it, and makes a smaller segment when it needs one.
     ///
     /// # Durability
-    /// The zeros are durable, the name of the file is not.
-    pub fn run(self) -> Result<PreparedSegment, Error> {
-        match self.fill() {
-            Ok(file) => Ok(PreparedSegment {
+    /// As [`PrepareJob::run`] when it is done, none before.
+    pub fn step(mut self) -> Result<Preparing, Error> {
+        match self.fill_more() {
+            Ok(None) => Ok(Preparing::More(self)),
+            Ok(Some(file)) => Ok(Preparing::Done(PreparedSegment {
                 file,
                 path: self.path,
                 len: self.len,
-            }),
+            })),
             Err(error) => {
                 // What was reserved is given back; if that fails too, the next opening removes the file.
                 let _ = self.disk.remove_file(&self.path);
@@ -121,23 +172,39 @@ impl PrepareJob {
         }
     }
 
-    fn fill(&self) -> Result<Box<dyn File>, Error> {
-        let opened = self.disk.open(&self.path, OpenMode::CreateOrOpen);
+    /// Fills the next part with zeros; returns the file when it is whole and durable.
+    fn fill_more(&mut self) -> Result<Option<Box<dyn File>>, Error> {
+        let Some((file, position)) = self.begun.take() else {
+            self.begun = Some((self.begin()?, 0));
+            return Ok(None);
+        };
+        if position == self.len {
+            file.sync_all().map_err(at("sync", &self.path))?;
+            return Ok(Some(file));
+        }
+        let part_bytes = ZERO_WRITE_BYTES.min(self.len);
+        if self.zeros.is_empty() {
+            self.zeros = vec![0; memory_len(part_bytes) + ZERO_ALIGNMENT];
+        }
+        let start = self.zeros.as_ptr().align_offset(ZERO_ALIGNMENT);
+        let count = part_bytes.min(self.len - position);
+        let part = self.zeros.get(start..).unwrap_or(&self.zeros);
+        let part = part.get(..memory_len(count)).unwrap_or(part);
+        file.write_all_at(part, position)
+            .map_err(at("fill with zeros", &self.path))?;
+        self.begun = Some((file, position + file_len(part.len())));
+        Ok(None)
+    }
+
+    fn begin(&self) -> Result<Box<dyn File>, Error> {
+        let opened = self.disk.open_direct(&self.path, OpenMode::CreateOrOpen);
         let file = opened.map_err(at("create", &self.path))?;
-        file.set_len(0).map_err(at("cut", &self.path))?;
+        // What has the right size has its blocks too: they are filled anew in their place.
+        if file.len().map_err(at("size", &self.path))? != self.len {
+            file.set_len(0).map_err(at("cut", &self.path))?;
+        }
         file.allocate(self.len)
             .map_err(at("reserve space for", &self.path))?;
-        let zeros = vec![0; memory_len(ZERO_WRITE_BYTES.min(self.len))];
-        let mut position = 0;
-        while position < self.len {
-            let count = ZERO_WRITE_BYTES.min(self.len - position);
-            let part = zeros.get(..memory_len(count)).unwrap_or(&zeros);
-            file.write_all_at(part, position)
-                .map_err(at("fill with zeros", &self.path))?;
-            file.sync_data().map_err(at("sync", &self.path))?;
-            position += count;
-        }
-        file.sync_all().map_err(at("sync", &self.path))?;
         Ok(file)
     }
 }
@@ -158,8 +225,11 @@ impl PreparedSegment {
         if !locked {
             return Err(Error::InUse { path: self.path });
         }
+        // Zeros behind it, so that no block is read to be written again.
+        let behind = file_len(head.len()).next_multiple_of(self.file.block_bytes().max(1));
+        let zeros = vec![0; memory_len(behind.min(self.len)).saturating_sub(head.len())];
         self.file
-            .write_all_at(head, 0)
+            .write_all_vectored_at(&[head, &zeros], 0)
             .map_err(at("write the head of", &self.path))?;
         self.file.sync_data().map_err(at("sync", &self.path))?;
         *naming = true;
@@ -196,6 +266,7 @@ mod tests {
             assert_eq!(parse_segment_name(OsStr::new(other)), None, "{other}");
         }
         assert!(is_temporary(OsStr::new("prepared-1.tmp")));
+        assert!(is_temporary(OsStr::new(&spare_name(7))));
         assert!(!is_temporary(OsStr::new("1.tmp")));
     }
 }

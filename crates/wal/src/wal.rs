@@ -6,7 +6,7 @@ use crate::fields::file_len;
 use crate::head::{HEAD_BYTES, Head};
 use crate::record::PAYLOAD_BYTES_MAX;
 use crate::recovery::{self, Listing, Opened};
-use crate::segment::{PrepareJob, PreparedSegment, segment_len, segment_name};
+use crate::segment::{PrepareJob, PreparedSegment, segment_len, segment_name, spare_name};
 use crate::span::{Disorder, Span};
 use crate::{Batch, Error, HardState, Identity, Recovered, SnapshotMark, Synced};
 use quorate_disk::{Disk, File};
@@ -18,6 +18,8 @@ use std::sync::Arc;
 /// Size of a segment made ahead, unless the options say otherwise, in bytes. Source: etcd 3.7.1 `server/storage/wal/wal.go`
 /// `SegmentSizeBytes` is 64,000,000; ours is a whole number of blocks.
 const SEGMENT_BYTES: u64 = 64 << 20;
+/// Part of a segment that is used when the next one is made ahead: one of so many.
+const PREPARE_AT_PART: u64 = 4;
 /// Largest size of a segment, in bytes.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// Size of a segment that is made while an append waits for it, in bytes: filling it with zeros takes milliseconds.
@@ -30,7 +32,8 @@ const SCRATCH_BYTES_KEPT: usize = 1 << 20;
 /// How a log is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Size of a segment in bytes, at most 1 GiB; a larger append makes a larger one.
+    /// Size of a segment in bytes, at most 1 GiB; a larger append makes a larger one. A log begins with smaller ones, each
+    /// twice as large as the one before.
     pub segment_bytes: u64,
     /// Whose log it must be; opening any other fails.
     pub identity: Option<Identity>,
@@ -57,6 +60,8 @@ pub struct Wal {
     span: Span,
     hard_state: HardState,
     prepared: Option<PreparedSegment>,
+    /// A segment that was released and can be made the next one.
+    spare: Option<PathBuf>,
     /// Number of the next job; whether one is out since the last change of segment.
     next_job: u64,
     job_is_out: bool,
@@ -82,6 +87,7 @@ struct Active {
 
 struct Closed {
     path: PathBuf,
+    sequence: u64,
     max_index: u64,
 }
 
@@ -154,6 +160,7 @@ impl Wal {
             span: Span::new(SnapshotMark::default(), 1),
             hard_state: HardState::default(),
             prepared: None,
+            spare: None,
             next_job: 0,
             job_is_out: false,
             ticket: 0,
@@ -193,7 +200,11 @@ impl Wal {
         };
         let closed = segments
             .into_iter()
-            .map(|(_, path, max_index)| Closed { path, max_index });
+            .map(|(sequence, path, max_index)| Closed {
+                path,
+                sequence,
+                max_index,
+            });
         let wal = Wal {
             disk,
             dir: dir.to_owned(),
@@ -214,6 +225,7 @@ impl Wal {
             span,
             hard_state: recovered.hard_state,
             prepared: None,
+            spare: None,
             next_job: 0,
             job_is_out: false,
             ticket: 0,
@@ -257,6 +269,7 @@ impl Wal {
     }
 
     /// Removes the oldest segments that hold nothing behind `index`, or behind the newest snapshot mark if that comes first.
+    /// One of them is kept under another name, to become the next segment.
     ///
     /// # Errors
     /// [`Error::Io`]: some may be left; calling again goes on. [`Error::Poisoned`].
@@ -271,32 +284,52 @@ impl Wal {
         while let Some(oldest) = self.closed.front()
             && oldest.max_index <= index
         {
-            match self.disk.remove_file(&oldest.path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(at("remove", &oldest.path)(error));
-                }
-                _ => {}
-            }
+            let spare = self.dir.join(spare_name(oldest.sequence));
+            let keep = self.spare.is_none();
+            let gone = if keep {
+                self.disk.rename(&oldest.path, &spare)
+            } else {
+                self.disk.remove_file(&oldest.path)
+            };
+            let is_there = match gone {
+                Ok(()) => keep,
+                // An earlier call got as far as this.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+                Err(error) => return Err(at("remove", &oldest.path)(error)),
+            };
             self.disk
                 .sync_dir(&self.dir)
                 .map_err(at("sync", &self.dir))?;
+            // Its bytes may change only now: a name that comes back after a crash must lead to the segment as it was.
+            self.spare = self.spare.take().or(Some(spare).filter(|_| is_there));
             self.closed.pop_front();
         }
         Ok(())
     }
 
-    /// Returns the work of making the next segment ahead, once after each change of segment.
+    /// Returns the work of making the next segment ahead, once after each change of segment, when a quarter of the active one
+    /// is used.
     ///
     /// It may run on another thread while the log is written. If it fails, or is dropped, the log makes a segment itself when it
     /// needs one, of at most 8 MiB so that the append does not wait long.
     pub fn take_prepare_job(&mut self) -> Option<PrepareJob> {
-        if self.poisoned || self.job_is_out || self.prepared.is_some() {
+        let is_early = self.active.position < self.active.capacity / PREPARE_AT_PART;
+        if self.poisoned || self.job_is_out || self.prepared.is_some() || is_early {
             return None;
         }
         self.job_is_out = true;
         self.next_job += 1;
-        let len = segment_len(self.options.segment_bytes.min(SEGMENT_BYTES_MAX), 0);
-        Some(PrepareJob::ahead(&self.disk, &self.dir, self.next_job, len))
+        let largest = self.options.segment_bytes.min(SEGMENT_BYTES_MAX);
+        let wanted = self.active.capacity.max(inline_len(&self.options));
+        let len = segment_len(wanted.saturating_mul(2).min(largest), 0);
+        let spare = self.spare.take();
+        Some(PrepareJob::ahead(
+            &self.disk,
+            &self.dir,
+            self.next_job,
+            spare,
+            len,
+        ))
     }
 
     /// Takes what a job made; the next change of segment uses it.
@@ -386,6 +419,7 @@ impl Wal {
         self.job_is_out = false;
         self.closed.push_back(Closed {
             path: old.path,
+            sequence: old.sequence,
             max_index: old.max_index,
         });
         Ok(())
@@ -404,7 +438,7 @@ impl Wal {
         for (item, last_of_batch) in &plan.items {
             encoder.add(*item, *last_of_batch);
         }
-        let (slices, position, chain) = encoder.finish();
+        let (slices, position, chain) = encoder.finish(active.file.block_bytes().max(1));
         assert!(
             position <= active.capacity,
             "records take at most what was planned"

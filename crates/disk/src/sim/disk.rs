@@ -73,6 +73,11 @@ impl SimDisk {
         self.state.lock().capacity_bytes = bytes;
     }
 
+    /// Sets what [`File::block_bytes`] of files says that are opened with [`Disk::open_direct`] from now on; 1 at first.
+    pub fn set_block_bytes(&self, bytes: u64) {
+        self.state.lock().block_bytes = bytes;
+    }
+
     /// Returns how long operations have stalled since the last call, in milliseconds, for the caller's clock.
     #[must_use]
     pub fn take_stalled_ms(&self) -> u64 {
@@ -134,8 +139,8 @@ impl SimDisk {
     }
 }
 
-impl Disk for SimDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
+impl SimDisk {
+    fn open_with(&self, path: &Path, mode: OpenMode, direct: bool) -> io::Result<Box<dyn File>> {
         let mut state = self.state.lock();
         state.begin(OperationKind::Open, path)?;
         let id = match (state.tree.find(path), mode) {
@@ -153,8 +158,19 @@ impl Disk for SimDisk {
             id,
             handle: state.next_handle,
             writable: mode != OpenMode::Read,
+            block_bytes: if direct { state.block_bytes } else { 1 },
             path: path.to_owned(),
         }))
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        self.open_with(path, mode, false)
+    }
+
+    fn open_direct(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        self.open_with(path, mode, true)
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -194,6 +210,7 @@ struct SimFile {
     id: NodeId,
     handle: u64,
     writable: bool,
+    block_bytes: u64,
     path: PathBuf,
 }
 
@@ -254,6 +271,10 @@ impl File for SimFile {
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         memory_position(offset.saturating_add(len))?;
         state.write(self.id, &bytes, memory_position(offset)?, fault)
+    }
+
+    fn block_bytes(&self) -> u64 {
+        self.block_bytes
     }
 
     fn sync_data(&self) -> io::Result<()> {

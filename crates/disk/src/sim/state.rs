@@ -54,6 +54,7 @@ pub(super) struct State {
     pub(super) stalled_ms: u64,
     pub(super) trace: Option<Vec<Operation>>,
     pub(super) next_handle: u64,
+    pub(super) block_bytes: u64,
 }
 
 impl State {
@@ -68,6 +69,7 @@ impl State {
             stalled_ms: 0,
             trace: None,
             next_handle: 0,
+            block_bytes: 1,
         }
     }
 
@@ -220,6 +222,7 @@ impl State {
             }
         };
         let mut state = State::new(seed, tree);
+        state.block_bytes = self.block_bytes;
         state.capacity_bytes = self.capacity_bytes;
         state
     }

@@ -159,3 +159,78 @@ fn new_files_and_directories_are_private() {
     };
     assert_eq!((mode("d"), mode("d/e"), mode("d/f")), (0o700, 0o700, 0o600));
 }
+
+#[test]
+fn direct_writes_of_any_place_and_length_are_what_is_read() {
+    on_both(|disk, dir| {
+        let path = dir.join("d");
+        let direct = disk.open_direct(&path, OpenMode::Create).unwrap();
+        let mut model = Vec::new();
+        let mut draw = 7_u64;
+        let mut below = |limit: u64| {
+            draw = draw.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            usize::try_from((draw >> 33) % limit).unwrap()
+        };
+        let mut from = 0;
+        for round in 0..300 {
+            // Mostly one behind the other, as a log is written; sometimes anywhere, with gaps and over what is there.
+            if below(4) == 0 {
+                from = below(40_000);
+            }
+            let parts: Vec<Vec<u8>> = (0..below(5))
+                .map(|_| vec![u8::try_from(round % 255 + 1).unwrap(); below(6_000)])
+                .collect();
+            let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            direct.write_all_vectored_at(&slices, from as u64).unwrap();
+            let bytes = parts.concat();
+            let to = from + bytes.len();
+            if !bytes.is_empty() && to > model.len() {
+                model.resize(to, 0);
+            }
+            if !bytes.is_empty() {
+                model[from..to].copy_from_slice(&bytes);
+            }
+            from = to;
+            if below(10) == 0 {
+                let len = below(50_000);
+                direct.set_len(len as u64).unwrap();
+                model.resize(len, 0);
+            }
+            let mut found = vec![0; below(9_000) + 1];
+            let at = below(50_000);
+            let mut count = 0;
+            while let Ok(more @ 1..) = direct.read_at(&mut found[count..], (at + count) as u64) {
+                count += more;
+            }
+            let expected = model.get(at..).unwrap_or_default();
+            assert_eq!(found[..count], expected[..expected.len().min(found.len())]);
+        }
+        direct.sync_data().unwrap();
+        assert!(content(disk, &path) == model);
+        assert_eq!(direct.len().unwrap(), model.len() as u64);
+    });
+}
+
+#[test]
+fn direct_writes_larger_than_one_transfer_keep_order() {
+    on_both(|disk, dir| {
+        let path = dir.join("d");
+        let direct = disk.open_direct(&path, OpenMode::Create).unwrap();
+        let parts: Vec<Vec<u8>> = (1..=9_u8).map(|n| vec![n; 700_001]).collect();
+        let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        direct.allocate(8 << 20).unwrap();
+        direct.write_all_vectored_at(&slices, 5_000).unwrap();
+        direct.write_all_at(b"behind", 5_000 + 9 * 700_001).unwrap();
+        let mut expected = vec![0; 8 << 20];
+        expected[5_000..5_000 + 9 * 700_001].copy_from_slice(&parts.concat());
+        expected[5_000 + 9 * 700_001..][..6].copy_from_slice(b"behind");
+        assert!(content(disk, &path) == expected);
+        assert_eq!(direct.map().unwrap().len(), expected.len());
+        // Memory that lies as the device wants it goes there without a copy.
+        let zeros = vec![0; (1 << 20) + 4096];
+        let aligned = &zeros[zeros.as_ptr().align_offset(4096)..][..1 << 20];
+        direct.write_all_at(aligned, 1 << 20).unwrap();
+        expected[1 << 20..2 << 20].fill(0);
+        assert!(content(disk, &path) == expected);
+    });
+}

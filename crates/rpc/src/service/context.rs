@@ -421,7 +421,8 @@ pub(crate) fn decode_ref<M: prost::Message + Default>(body: &Bytes) -> Result<M,
 pub(crate) async fn pump(context: Rc<Context>) {
     poll_fn(|cx| {
         *context.watch.pump.borrow_mut() = Some(cx.waker().clone());
-        let published = context.engine.pump(cx);
+        let watches = context.watch.hub.borrow().stats().streams > 0;
+        let published = context.engine.pump(cx, watches);
         if published || context.watch.is_due.take() {
             let more = context.watch.advance();
             if more {

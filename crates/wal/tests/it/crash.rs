@@ -2,9 +2,9 @@
 
 use crate::harness::{
     IDENTITY, Model, Progress, Random, Script, Step, create, dir, entries_batch, entry, filler,
-    open, options,
+    open, options, sim_disk,
 };
-use quorate_disk::{CrashPolicy, Fault, OperationKind, SimDisk};
+use quorate_disk::{CrashPolicy, Fault, Operation, OperationKind, SimDisk};
 use quorate_wal::{Error, Wal};
 use std::path::Path;
 
@@ -41,10 +41,45 @@ fn check_after(script: &Script, progress: Progress, disk: &SimDisk, seed: u64) {
 fn power_loss_at_every_operation_keeps_what_was_durable() {
     for seed in 0..6 {
         let script = Script::draw(seed, 24, 4096, 900);
-        let disk = SimDisk::new(seed);
+        let disk = sim_disk(seed);
         script.run(&disk).1.unwrap();
         for stop in 0..=disk.operations() {
-            let disk = SimDisk::new(seed);
+            let disk = sim_disk(seed);
+            disk.power_off_at(stop);
+            let (progress, _) = script.run(&disk);
+            for policy in [CrashPolicy::KeepNone, CrashPolicy::KeepAll] {
+                check_after(&script, progress, &disk.crash(&policy), stop);
+            }
+            for draw in 0..6 {
+                let draw = (seed << 40) | (stop << 8) | draw;
+                let left = disk.crash(&CrashPolicy::Seeded(draw));
+                check_after(&script, progress, &left, draw);
+            }
+        }
+    }
+}
+
+#[test]
+fn power_loss_while_segments_are_used_again_keeps_what_was_durable() {
+    for seed in 0..6 {
+        let script = Script::rotate(seed, 7);
+        let disk = sim_disk(seed);
+        disk.start_trace();
+        script.run(&disk).1.unwrap();
+        let trace = disk.take_trace();
+        let used_again = |kind, part: &str| {
+            let path = |done: &&Operation| done.path.to_str().unwrap().contains(part);
+            trace
+                .iter()
+                .filter(|done| done.kind == kind)
+                .filter(path)
+                .count()
+        };
+        // Filled with zeros where it lies, and given the name of a segment.
+        assert!(used_again(OperationKind::Write, "spare-") > 1);
+        assert!(used_again(OperationKind::Rename, "spare-") > 1);
+        for stop in 0..=disk.operations() {
+            let disk = sim_disk(seed);
             disk.power_off_at(stop);
             let (progress, _) = script.run(&disk);
             for policy in [CrashPolicy::KeepNone, CrashPolicy::KeepAll] {
@@ -64,10 +99,10 @@ fn small_traces_survive_every_subset_of_sectors() {
     let mut subsets = 0_u32;
     for seed in 100..116 {
         let script = Script::draw(seed, 8, 4096, 700);
-        let disk = SimDisk::new(seed);
+        let disk = sim_disk(seed);
         script.run(&disk).1.unwrap();
         for stop in 0..=disk.operations() {
-            let disk = SimDisk::new(seed);
+            let disk = sim_disk(seed);
             disk.power_off_at(stop);
             let (progress, _) = script.run(&disk);
             let count = disk.unsynced().len();
@@ -90,10 +125,10 @@ fn small_traces_survive_every_subset_of_sectors() {
 fn killed_process_leaves_a_log_that_survives_a_later_power_loss() {
     for seed in 200..206 {
         let script = Script::draw(seed, 20, 4096, 600);
-        let disk = SimDisk::new(seed);
+        let disk = sim_disk(seed);
         script.run(&disk).1.unwrap();
         for stop in 0..=disk.operations() {
-            let disk = SimDisk::new(seed);
+            let disk = sim_disk(seed);
             // One operation fails as if the process had been killed there; the system keeps what it has in memory.
             disk.inject(stop, Fault::Fail);
             let (progress, _) = script.run(&disk);
@@ -107,10 +142,10 @@ fn killed_process_leaves_a_log_that_survives_a_later_power_loss() {
 fn recovery_may_itself_be_cut_off_ten_times() {
     for seed in 300..340 {
         let script = Script::draw(seed, 20, 4096, 900);
-        let disk = SimDisk::new(seed);
+        let disk = sim_disk(seed);
         script.run(&disk).1.unwrap();
         let mut random = Random(seed);
-        let mut disk = SimDisk::new(seed);
+        let mut disk = sim_disk(seed);
         disk.power_off_at(random.below(disk.operations().max(150)));
         let (progress, _) = script.run(&disk);
         for depth in 0..10 {
@@ -129,7 +164,7 @@ fn recovery_may_itself_be_cut_off_ten_times() {
 fn failed_write_or_sync_poisons_for_good_and_loses_nothing() {
     for kind in [OperationKind::Write, OperationKind::Sync] {
         for seed in 0..40 {
-            let disk = SimDisk::new(seed);
+            let disk = sim_disk(seed);
             let options = options(1 << 16);
             let mut wal = create(&disk, &options).unwrap();
             let first = entries_batch(1, vec![entry(1, 1, filler(1, 3000))]);

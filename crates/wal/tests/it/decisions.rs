@@ -241,6 +241,7 @@ fn left_over_files_are_removed_and_others_stay() {
     for name in [
         "prepared-7.tmp",
         "inline-3.tmp",
+        "spare-1.tmp",
         "notes.txt",
         "x.wal.broken",
     ] {
@@ -281,6 +282,8 @@ fn full_disk_changes_nothing_and_can_be_waited_out() {
 fn job_that_fails_gives_its_space_back() {
     let disk = SimDisk::new(1);
     let mut wal = create(&disk, &options(8192)).unwrap();
+    let batch = entries_batch(1, vec![entry(1, 1, filler(1, 2100))]);
+    let _ = wal.append(&[batch]).unwrap();
     let job = wal.take_prepare_job().unwrap();
     assert!(wal.take_prepare_job().is_none());
     disk.inject_next(OperationKind::Allocate, Fault::NoSpace);
@@ -307,6 +310,12 @@ fn release_goes_no_further_than_the_snapshot_mark() {
     let _ = wal.append(&[mark]).unwrap();
     wal.release_to(12).unwrap();
     assert!(!segments(&disk).contains(&before[0]));
+    // The first that went is kept to be used again, the others are gone.
+    let names = disk.read_dir(dir()).unwrap();
+    let spares = names
+        .iter()
+        .filter(|name| name.to_str().unwrap().starts_with("spare-"));
+    assert_eq!(spares.count(), 1);
     assert_eq!(wal.segment_count(), segments(&disk).len());
     drop(wal);
     let (_, recovered) = open(&disk.crash(&CrashPolicy::KeepNone), &options).unwrap();

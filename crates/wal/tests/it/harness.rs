@@ -13,6 +13,17 @@ pub(crate) const IDENTITY: Identity = Identity {
     member_id: 0x3e,
 };
 
+/// Makes a disk whose blocks differ by seed.
+pub(crate) fn sim_disk(seed: u64) -> SimDisk {
+    let disk = SimDisk::new(seed);
+    disk.set_block_bytes(match seed % 3 {
+        0 => 1,
+        1 => 512,
+        _ => 4096,
+    });
+    disk
+}
+
 pub(crate) fn dir() -> &'static Path {
     Path::new("/wal")
 }
@@ -200,6 +211,41 @@ impl Script {
         state.apply(&batch);
         self.states.push(state);
         batch
+    }
+
+    /// Makes a script in which segments are released and used again, round after round.
+    pub(crate) fn rotate(seed: u64, rounds: u64) -> Script {
+        let mut random = Random(seed);
+        let mut script = Script {
+            options: options(4096),
+            steps: Vec::new(),
+            states: vec![Model::default()],
+        };
+        for round in 0..rounds {
+            for _ in 0..2 + random.below(3) {
+                let mut state = script.states.last().unwrap().clone();
+                let index = state.last_index() + 1;
+                let len = usize::try_from(600 + random.below(700)).unwrap();
+                let mut batch = entries_batch(round, vec![entry(1, index, filler(index, len))]);
+                batch.must_sync = random.below(4) > 0;
+                state.apply(&batch);
+                script.states.push(state);
+                script.steps.push(Step::Append(vec![batch]));
+            }
+            let mut state = script.states.last().unwrap().clone();
+            let index = state.last_index();
+            let mark = Batch {
+                ticket: round,
+                snapshot: Some(SnapshotMark { index, term: 1 }),
+                ..Batch::default()
+            };
+            state.apply(&mark);
+            script.states.push(state);
+            script.steps.push(Step::Append(vec![mark]));
+            script.steps.push(Step::Release(index));
+            script.steps.push(Step::Prepare);
+        }
+        script
     }
 
     /// Runs the script until it ends or something fails.

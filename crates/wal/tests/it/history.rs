@@ -1,8 +1,8 @@
 //! Random histories against the model.
 
-use crate::harness::{Model, Script, open};
+use crate::harness::{Model, Script, open, sim_disk};
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
-use quorate_disk::{CrashPolicy, SimDisk};
+use quorate_disk::CrashPolicy;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
@@ -15,7 +15,7 @@ proptest! {
         data_len_max in 0_u64..6000,
     ) {
         let script = Script::draw(seed, steps, segment_kib << 10, data_len_max);
-        let disk = SimDisk::new(seed);
+        let disk = sim_disk(seed);
         let (progress, result) = script.run(&disk);
         result.unwrap();
         let (_, recovered) = open(&disk, &script.options).unwrap();
@@ -30,7 +30,7 @@ proptest! {
         data_len_max in 0_u64..3000,
     ) {
         let script = Script::draw(seed, steps, 8 << 10, data_len_max);
-        let disk = SimDisk::new(seed);
+        let disk = sim_disk(seed);
         disk.power_off_at(stop);
         let (progress, _) = script.run(&disk);
         let left = disk.crash(&CrashPolicy::Seeded(seed));

@@ -1,6 +1,6 @@
 //! What appends write, and what they refuse.
 
-use crate::harness::{Model, create, dir, entries_batch, entry, filler, open, options};
+use crate::harness::{IDENTITY, Model, create, dir, entries_batch, entry, filler, open, options};
 use quorate_disk::{CrashPolicy, OperationKind, RealDisk, SimDisk};
 use quorate_wal::{Batch, Error, HardState, Options, SnapshotMark, Wal};
 use std::sync::Arc;
@@ -113,10 +113,13 @@ fn append_larger_than_a_segment_gets_its_own() {
     let disk = SimDisk::new(1);
     let options = options(4096);
     let mut wal = create(&disk, &options).unwrap();
+    let mut model = Model::default();
+    let first = entries_batch(1, vec![entry(1, 1, filler(1, 1000))]);
+    let _ = wal.append(std::slice::from_ref(&first)).unwrap();
+    model.apply(&first);
     let job = wal.take_prepare_job().unwrap();
     wal.accept_prepared(job.run().unwrap());
-    let mut model = Model::default();
-    for (index, len) in [(1, 100), (2, 50_000), (3, 3000), (4, 0), (5, 9000)] {
+    for (index, len) in [(2, 50_000), (3, 3000), (4, 0), (5, 9000)] {
         let batch = entries_batch(index, vec![entry(1, index, filler(index, len))]);
         let _ = wal.append(std::slice::from_ref(&batch)).unwrap();
         model.apply(&batch);
@@ -132,11 +135,15 @@ fn change_of_segment_uses_the_one_made_ahead() {
     let disk = SimDisk::new(1);
     let options = options(8192);
     let mut wal = create(&disk, &options).unwrap();
+    // It is early: most of the first segment is free.
+    assert!(wal.take_prepare_job().is_none());
+    let batch = entries_batch(1, vec![entry(1, 1, filler(1, 2100))]);
+    let _ = wal.append(&[batch]).unwrap();
     let job = wal.take_prepare_job().unwrap();
     wal.accept_prepared(job.run().unwrap());
     assert!(wal.take_prepare_job().is_none());
     disk.start_trace();
-    for index in 1..=12 {
+    for index in 2..=11 {
         let batch = entries_batch(index, vec![entry(1, index, filler(index, 900))]);
         let _ = wal.append(&[batch]).unwrap();
     }
@@ -157,7 +164,7 @@ fn change_of_segment_uses_the_one_made_ahead() {
 fn real_disk_keeps_a_log_over_many_segments() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("member/wal");
-    let identity = crate::harness::IDENTITY;
+    let identity = IDENTITY;
     let options = Options {
         segment_bytes: 1 << 16,
         identity: Some(identity),
@@ -202,4 +209,58 @@ fn parts_can_go_to_other_threads() {
     is_send::<quorate_wal::PrepareJob>();
     is_send::<quorate_wal::PreparedSegment>();
     is_send::<quorate_wal::Synced>();
+}
+
+#[test]
+fn appends_end_where_the_disk_wants_blocks_to_end() {
+    for block_bytes in [512, 4096] {
+        let disk = SimDisk::new(1);
+        disk.set_block_bytes(block_bytes);
+        let mut wal = create(&disk, &options(1 << 16)).unwrap();
+        let mut model = Model::default();
+        for index in 1..=9 {
+            // What lies behind the last record is written as zeros, which a later append of fewer bytes does not bring back.
+            let batch = entries_batch(index, vec![entry(1, index, filler(index, 300))]);
+            let _ = wal.append(std::slice::from_ref(&batch)).unwrap();
+            model.apply(&batch);
+        }
+        drop(wal);
+        let (_, recovered) = open(&disk.crash(&CrashPolicy::KeepNone), &options(1 << 16)).unwrap();
+        assert_eq!(recovered.torn_tail, None);
+        assert_eq!(Model::of(recovered), model);
+    }
+}
+
+#[test]
+fn log_on_a_real_disk_reads_back_through_changes_of_segment_and_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, path) = (Arc::new(RealDisk), dir.path().join("wal"));
+    let options = options(64 << 10);
+    let mut model = Model::default();
+    let mut wal = Wal::create(disk.clone(), &path, IDENTITY, options.clone()).unwrap();
+    for index in 1..=120_u64 {
+        let len = usize::try_from(index * 7919 % 9000).unwrap();
+        let mut batch = entries_batch(index, vec![entry(1, index, filler(index, len))]);
+        batch.must_sync = index % 3 > 0;
+        if index % 25 == 0 {
+            batch.snapshot = Some(SnapshotMark {
+                index: index - 1,
+                term: 1,
+            });
+        }
+        let _ = wal.append(std::slice::from_ref(&batch)).unwrap();
+        model.apply(&batch);
+        if index % 25 == 0 {
+            wal.release_to(index).unwrap();
+        }
+        if let Some(job) = wal.take_prepare_job() {
+            wal.accept_prepared(job.run().unwrap());
+        }
+        if index % 17 == 0 {
+            drop(wal);
+            let (opened, recovered) = Wal::open(disk.clone(), &path, options.clone()).unwrap();
+            assert_eq!(Model::of(recovered), model);
+            wal = opened;
+        }
+    }
 }

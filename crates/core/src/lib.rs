@@ -28,6 +28,8 @@ mod config;
 mod convert;
 mod envelope;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod ids;
 mod image;

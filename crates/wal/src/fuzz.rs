@@ -4,7 +4,7 @@ use crate::{Batch, Entry, Error, HardState, Identity, Options, SnapshotMark, Wal
 use bytes::Bytes;
 use quorate_disk::{Disk, SimDisk};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 const DIR: &str = "/wal";
 const IDENTITY: Identity = Identity {
@@ -87,6 +87,96 @@ pub fn fuzz_flip(seed: u64) {
             "seed {seed} byte {at}: {error}"
         ),
     }
+}
+
+/// Bytes of each of the two segments of the log that [`fuzz_flip_every`] damages.
+const FLIPPED_SEGMENT_BYTES: u64 = 32 << 10;
+/// Bits of that log.
+pub const FLIPPED_BITS: u64 = 2 * 8 * FLIPPED_SEGMENT_BYTES;
+/// Spreads successive seeds over all bits; odd, so that each is hit once.
+const FLIP_STRIDE: u64 = 0x9e37_79b1;
+
+/// A log of two segments, 64 KiB together, all of it durable.
+struct WholeLog {
+    files: Vec<(PathBuf, Vec<u8>)>,
+    entries: Vec<Entry>,
+}
+
+/// Flips one bit of a log of 64 KiB, always the same log: the first [`FLIPPED_BITS`] seeds are all bits of it, and any run of
+/// seeds is spread over the whole of it.
+///
+/// # Panics
+/// When the log then opens with anything but all its entries, or fails without naming the damaged file and a place before it.
+pub fn fuzz_flip_every(seed: u64) {
+    static LOG: OnceLock<WholeLog> = OnceLock::new();
+    let log = LOG.get_or_init(whole_log);
+    let bit = seed.wrapping_mul(FLIP_STRIDE) % FLIPPED_BITS;
+    let (file, at) = (
+        bit / 8 / FLIPPED_SEGMENT_BYTES,
+        bit / 8 % FLIPPED_SEGMENT_BYTES,
+    );
+    let disk = Arc::new(SimDisk::new(seed));
+    let made = disk.create_dir_all(Path::new(DIR));
+    assert!(made.is_ok(), "{made:?}");
+    let mut damaged = None;
+    for (number, (path, bytes)) in (0..).zip(&log.files) {
+        let mut bytes = bytes.clone();
+        if number == file
+            && let Some(byte) = bytes.get_mut(crate::fields::memory_len(at))
+        {
+            *byte ^= 1 << (bit % 8);
+            damaged = Some(path);
+        }
+        assert!(disk.poke(path, bytes).is_ok(), "bit {bit}");
+    }
+    match Wal::open(disk, Path::new(DIR), Options::default()) {
+        Ok((_, found)) => assert!(found.entries == log.entries, "bit {bit}: another log"),
+        Err(Error::Corrupt(corruption)) => {
+            assert_eq!(Some(&corruption.path), damaged, "bit {bit}");
+            assert!(corruption.offset <= at, "bit {bit}: {corruption}");
+        }
+        Err(error) => assert!(
+            at < 8 && matches!(error, Error::NotALog { .. }),
+            "bit {bit}: {error}"
+        ),
+    }
+}
+
+/// Writes the log: two segments, the second one nearly full.
+fn whole_log() -> WholeLog {
+    let disk = Arc::new(SimDisk::new(0));
+    let options = Options {
+        segment_bytes: FLIPPED_SEGMENT_BYTES,
+        identity: Some(IDENTITY),
+    };
+    let mut entries = Vec::new();
+    let created = Wal::create(disk.clone(), Path::new(DIR), IDENTITY, options.clone());
+    let mut wal = created.expect("a simulated disk without faults works");
+    let room = crate::fields::file_len(2048);
+    let is_full = |wal: &Wal| wal.segment_count() == 2 && wal.room_bytes() < room;
+    while !is_full(&wal) {
+        let index = crate::fields::file_len(entries.len()) + 1;
+        let data = data_of(1, index);
+        let written = append_one(&mut wal, index);
+        assert!(written.is_ok(), "{written:?}");
+        entries.push(Entry {
+            term: 1,
+            index,
+            kind: 0,
+            data,
+        });
+    }
+    drop(wal);
+    let names = disk.read_dir(Path::new(DIR)).unwrap_or_default();
+    let files = names.into_iter().map(|name| Path::new(DIR).join(name));
+    let files: Vec<_> = files
+        .map(|path| {
+            let bytes = disk.peek(&path).unwrap_or_default();
+            (path, bytes)
+        })
+        .collect();
+    assert_eq!(files.len(), 2, "the log has as many segments as planned");
+    WholeLog { files, entries }
 }
 
 fn append_one(wal: &mut Wal, index: u64) -> Result<(), Error> {
@@ -225,6 +315,24 @@ mod tests {
         for seed in 0..3000 {
             super::fuzz_open(seed);
         }
+    }
+
+    #[test]
+    fn bits_all_over_a_log_shorten_it_nowhere() {
+        for seed in 0..4000 {
+            super::fuzz_flip_every(seed);
+        }
+    }
+
+    #[test]
+    fn every_bit_has_a_seed() {
+        let bits = super::FLIPPED_BITS;
+        let mut hit = vec![false; usize::try_from(bits).unwrap()];
+        for seed in 0..bits {
+            let bit = seed.wrapping_mul(super::FLIP_STRIDE) % bits;
+            hit[usize::try_from(bit).unwrap()] = true;
+        }
+        assert!(hit.iter().all(|hit| *hit));
     }
 
     #[test]

@@ -359,6 +359,11 @@ impl Wal {
         self.closed.len() + 1
     }
 
+    /// Returns how many bytes the active segment still takes.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        self.active.capacity - self.active.position
+    }
+
     /// Checks the batches against what the log holds and lists the records to write.
     fn plan<'a>(&self, batches: &'a [Batch]) -> Result<Plan<'a>, Error> {
         let mut plan = Plan {

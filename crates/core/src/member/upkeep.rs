@@ -13,6 +13,11 @@ const TRIM_ENTRIES: u64 = 100;
 
 /// Milliseconds between flushes that only move the applied index.
 const IDLE_FLUSH_MS: u64 = 5_000;
+/// Unflushed bytes that are worth a flush of their own; fewer wait longer, since a flush costs several syncs of the disk that
+/// the log waits for too, and the log makes them durable in any case.
+const FLUSH_SOON_BYTES: u64 = 4 << 20;
+/// Milliseconds that fewer bytes wait for.
+const SMALL_FLUSH_MS: u64 = 1_000;
 /// Bytes of entries since the last snapshot of the log that make the next one due, whatever their count.
 const SNAPSHOT_LOG_BYTES: u64 = 128 << 20;
 
@@ -21,11 +26,14 @@ impl Member {
     /// unless a compaction waits for it.
     pub(super) fn flush_when_due(&mut self) {
         let backend = &self.stores.backend;
-        let hurry = backend.pending_bytes() > 0 || !self.compaction.waiting.is_empty();
-        let interval_ms = if hurry {
-            self.config.flush_interval_ms
+        let pending = backend.pending_bytes();
+        let interval_ms = self.config.flush_interval_ms;
+        let interval_ms = if pending >= FLUSH_SOON_BYTES || !self.compaction.waiting.is_empty() {
+            interval_ms
+        } else if pending > 0 {
+            interval_ms.max(SMALL_FLUSH_MS)
         } else {
-            IDLE_FLUSH_MS
+            interval_ms.max(IDLE_FLUSH_MS)
         };
         let is_behind = backend.durable().index < backend.applied().index;
         if is_behind && self.now_ms >= self.flush.last_ms + interval_ms {

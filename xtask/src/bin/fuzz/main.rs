@@ -36,6 +36,10 @@ const RPC_SMOKE_SEEDS: u64 = 50_000;
 fn targets() -> Vec<Target> {
     let mut targets = vec![
         target("wal_open", quorate_wal::fuzz::fuzz_open, 10_000),
+        target("wal_flip", quorate_wal::fuzz::fuzz_flip, 2_000),
+        // Every bit of a log once in 524,288 seeds, spread over all of it in any run of them.
+        target("wal_flip_every", quorate_wal::fuzz::fuzz_flip_every, 10_000),
+        target("core_entry", quorate_core::fuzz::fuzz_entry, 50_000),
         target("snap_decode", quorate_snap::fuzz::fuzz_decode, 100_000),
         target("backend_open", quorate_backend::fuzz::damaged_file, 300),
         target("proto_decode", proto::decode, 100_000),

@@ -17,6 +17,8 @@ use crate::failure::{Failure, Outcome};
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same where it is tried again anyway.
+const LAZY_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Requests waiting on one stream.
 const QUEUE_MAX: usize = 1_024;
 
@@ -42,6 +44,18 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .connect()
             .await?;
+        Ok(Client { channel })
+    }
+
+    /// A connection that is made when it is needed, and again whenever it is lost.
+    ///
+    /// # Errors
+    /// The endpoint is no address.
+    pub fn lazy(endpoint: &str) -> Outcome<Client> {
+        let channel = Endpoint::from_shared(format!("http://{endpoint}"))?
+            .connect_timeout(LAZY_CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .connect_lazy();
         Ok(Client { channel })
     }
 

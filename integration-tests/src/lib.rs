@@ -6,6 +6,7 @@
 mod binary;
 pub mod checker;
 mod client;
+pub mod cluster;
 mod crash;
 mod failure;
 mod history;

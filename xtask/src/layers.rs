@@ -45,7 +45,10 @@ const LAYERS: &[Layer] = &[
     Layer { name: "quorate-rpc",
         uses: &["quorate-proto", "quorate-backend", "quorate-lease", "quorate-mvcc", "quorate-auth", "quorate-core"],
         tokio: Tokio::Must },
-    Layer { name: "quorate-ctl", uses: &["quorate-proto"], tokio: Tokio::May },
+    // Backups are files of the layers below: restoring one founds a data directory by the same rules as a member does.
+    Layer { name: "quorate-ctl",
+        uses: &["quorate-proto", "quorate-disk", "quorate-snap", "quorate-backend", "quorate-core"],
+        tokio: Tokio::May },
     Layer { name: "quorate-server",
         uses: &["quorate-proto", "quorate-disk", "quorate-wal", "quorate-snap", "quorate-backend", "quorate-lease", "quorate-mvcc", "quorate-auth", "quorate-core", "quorate-transport", "quorate-rpc"],
         tokio: Tokio::Must },

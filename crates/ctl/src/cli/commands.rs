@@ -186,6 +186,12 @@ pub(crate) static ROOT: Command = Command {
             &[],
             Action::MoveLeader,
         ),
+        family(
+            CLUSTER,
+            "snapshot <subcommand>",
+            "Saves, examines and restores backups of a member",
+            SNAPSHOT,
+        ),
         WATCH,
         top(
             UTILITY,
@@ -373,6 +379,70 @@ pub(crate) const WATCH: Command = top(
 const ALARM: &[Command] = &[
     leaf("disarm", "Clears all alarms", &[], Action::AlarmDisarm),
     leaf("list", "Lists all alarms", &[], Action::AlarmList),
+];
+
+const SNAPSHOT: &[Command] = &[
+    leaf(
+        "restore <filename> --data-dir {output dir} [options]",
+        "Restores a backup to a new data directory",
+        &[
+            Flag::int(
+                "bump-revision",
+                "how much to raise the revision (needs --mark-compacted)",
+            ),
+            Flag::text("data-dir", "the new data directory"),
+            Flag::new(
+                "initial-advertise-peer-urls",
+                Kind::Text,
+                "http://localhost:2380",
+                "where the other members reach this one",
+            ),
+            Flag::new(
+                "initial-cluster",
+                Kind::Text,
+                "default=http://localhost:2380",
+                "all members of the new cluster",
+            ),
+            Flag::new(
+                "initial-cluster-token",
+                Kind::Text,
+                "etcd-cluster",
+                "what tells the new cluster from others",
+            ),
+            Flag::new(
+                "initial-memory-map-size",
+                Kind::Int,
+                "10737418240",
+                "taken for etcd's sake, has no effect",
+            ),
+            Flag::boolean(
+                "mark-compacted",
+                "mark all before the raised revision as compacted",
+            ),
+            Flag::new("name", Kind::Text, "default", "the name of this member"),
+            Flag::boolean(
+                "skip-hash-check",
+                "do not look at the backup's hash (a copy of a data directory's file has none)",
+            ),
+            Flag::text(
+                "wal-dir",
+                "the new log's directory, in --data-dir if not given",
+            ),
+        ],
+        Action::SnapshotRestore,
+    ),
+    leaf(
+        "save <filename>",
+        "Saves a backup of a member to a file",
+        &[],
+        Action::SnapshotSave,
+    ),
+    leaf(
+        "status <filename>",
+        "Prints what a backup holds",
+        &[],
+        Action::SnapshotStatus,
+    ),
 ];
 
 const CLUSTER_FLAG: Flag = Flag::boolean("cluster", "use the endpoints of all members");

@@ -12,7 +12,7 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::mvccpb::KeyValue;
 
 use super::simple::{event_type, line};
-use super::{At, Health, Printer, Watched};
+use super::{At, Backup, Health, Printer, Watched};
 use crate::go::quote::quote;
 
 fn pair(printer: &Printer, prefix: &str, kv: &KeyValue, out: &mut Vec<u8>) {
@@ -37,6 +37,14 @@ pub(super) fn header(printer: &Printer, header: Option<&ResponseHeader>, out: &m
         line!(out, "\"Revision\" : {}", header.revision);
     }
     line!(out, "\"RaftTerm\" : {}", header.raft_term);
+}
+
+pub(super) fn backup_status(backup: &Backup, out: &mut Vec<u8>) {
+    line!(out, "\"Hash\" : {}", backup.hash);
+    line!(out, "\"Revision\" : {}", backup.revision);
+    line!(out, "\"Keys\" : {}", backup.total_keys);
+    line!(out, "\"Size\" : {}", backup.total_bytes);
+    line!(out, "\"Version\" : {}", backup.version);
 }
 
 fn member_id(printer: &Printer, name: &str, id: u64, out: &mut Vec<u8>) {

@@ -16,13 +16,29 @@ use quorate_proto::etcdserverpb::{
 };
 use quorate_proto::mvccpb::{Event, KeyValue};
 
-use super::{At, Health, Watched};
+use super::{At, Backup, Health, Watched};
 use crate::go::json::{Json, Object, json_message};
 
 /// Writes `value` and ends the line.
 pub(super) fn line(value: &impl Json, out: &mut Vec<u8>) {
     value.json(out);
     out.push(b'\n');
+}
+
+impl Json for Backup {
+    fn json(&self, out: &mut Vec<u8>) {
+        let mut object = Object::new(out);
+        object
+            .field("hash", &self.hash)
+            .field("revision", &self.revision)
+            .field(
+                "totalKey",
+                &u64::try_from(self.total_keys).unwrap_or(u64::MAX),
+            )
+            .field("totalSize", &self.total_bytes)
+            .field("version", &self.version);
+        object.end();
+    }
 }
 
 json_message!(ResponseHeader { cluster_id "cluster_id", member_id "member_id", revision "revision", raft_term "raft_term" });

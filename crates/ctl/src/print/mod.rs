@@ -7,6 +7,7 @@ mod table;
 
 pub(crate) use json::Members;
 pub(crate) use simple::event_type;
+pub(crate) use table::humanized;
 
 use prost::Message;
 use quorate_proto::etcdserverpb::{
@@ -66,6 +67,17 @@ pub(crate) struct Health {
     pub(crate) took: String,
     /// Empty when it is healthy.
     pub(crate) error: String,
+}
+
+/// What a backup holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Backup {
+    pub(crate) hash: u32,
+    pub(crate) revision: i64,
+    pub(crate) total_keys: usize,
+    pub(crate) total_bytes: u64,
+    /// The storage version; empty when there is none.
+    pub(crate) version: String,
 }
 
 /// The answer to a change of members.
@@ -368,6 +380,23 @@ impl Printer {
             Format::Json => json::line(&json::EndpointAnswers("HashKV", answers), &mut out),
             Format::Table => {
                 return Ok(table::render(&table::HASH_HEADS, &table::hash_kv(answers)));
+            }
+            Format::Protobuf => return Err(self.unsupported()),
+        }
+        Ok(out)
+    }
+
+    pub(crate) fn backup_status(&self, backup: &Backup) -> Printed {
+        let mut out = Vec::new();
+        match self.format {
+            Format::Simple => simple::rows(&[table::backup(backup)], &mut out),
+            Format::Fields => fields::backup_status(backup, &mut out),
+            Format::Json => json::line(backup, &mut out),
+            Format::Table => {
+                return Ok(table::render(
+                    &table::BACKUP_HEADS,
+                    &[table::backup(backup)],
+                ));
             }
             Format::Protobuf => return Err(self.unsupported()),
         }

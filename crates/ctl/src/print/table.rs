@@ -2,7 +2,7 @@
 
 use quorate_proto::etcdserverpb::{HashKvResponse, MemberListResponse, StatusResponse};
 
-use super::{At, Health};
+use super::{At, Backup, Health};
 
 pub(super) const MEMBER_HEADS: [&str; 6] = [
     "ID",
@@ -32,6 +32,9 @@ pub(super) const STATUS_HEADS: [&str; 16] = [
     "DOWNGRADE TARGET VERSION",
     "DOWNGRADE ENABLED",
 ];
+
+pub(super) const BACKUP_HEADS: [&str; 5] =
+    ["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION"];
 
 pub(super) fn members(answer: &MemberListResponse) -> Vec<Vec<String>> {
     let row = |m: &quorate_proto::etcdserverpb::Member| {
@@ -107,13 +110,26 @@ pub(super) fn hash_kv(answers: &[At<HashKvResponse>]) -> Vec<Vec<String>> {
     answers.iter().map(row).collect()
 }
 
+pub(super) fn backup(backup: &Backup) -> Vec<String> {
+    vec![
+        format!("{:x}", backup.hash),
+        backup.revision.to_string(),
+        backup.total_keys.to_string(),
+        humanized(backup.total_bytes),
+        backup.version.clone(),
+    ]
+}
+
+/// A size that a server gave; a negative one would be its mistake, and Go shows it as the unsigned number of the same bits.
+fn bytes(size: i64) -> String {
+    humanized(size.cast_unsigned())
+}
+
 /// A size with a decimal unit: one digit after the point below ten.
 ///
 /// Source: `github.com/dustin/go-humanize` `Bytes`.
-fn bytes(size: i64) -> String {
+pub(crate) fn humanized(size: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    // A negative size would be a server's mistake; Go shows it as the unsigned number of the same bits.
-    let size = size.cast_unsigned();
     if size < 1_000 {
         return format!("{size} B");
     }

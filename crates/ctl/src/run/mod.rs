@@ -9,6 +9,7 @@ mod member;
 mod ops;
 mod role;
 mod session;
+mod snapshot;
 mod txn;
 mod user;
 mod watch;
@@ -57,6 +58,8 @@ pub(crate) fn main(program: &'static str, args: &[Vec<u8>]) -> Outcome {
             );
             Ok(())
         }
+        Some(Action::SnapshotRestore) => snapshot::restore(&Session::new(chosen, flags, left)),
+        Some(Action::SnapshotStatus) => snapshot::status(&Session::new(chosen, flags, left)),
         Some(action) => with_runtime(action, Session::new(chosen, flags, left)),
     }
 }
@@ -125,6 +128,7 @@ async fn run(action: Action, session: Session) -> Outcome {
         Action::DowngradeCancel | Action::DowngradeEnable | Action::DowngradeValidate => {
             member::downgrade(s, action).await
         }
+        Action::SnapshotSave => snapshot::save(s).await,
         Action::MemberList => member::list(s).await,
         Action::MemberAdd => member::add(s).await,
         Action::MemberRemove => member::remove(s).await,
@@ -146,6 +150,10 @@ async fn run(action: Action, session: Session) -> Outcome {
         Action::RoleList => role::list(s).await,
         Action::RoleGrantPermission => role::grant_permission(s).await,
         Action::RoleRevokePermission => role::revoke_permission(s).await,
-        Action::Help | Action::Options | Action::Version => Ok(()),
+        Action::Help
+        | Action::Options
+        | Action::SnapshotRestore
+        | Action::SnapshotStatus
+        | Action::Version => Ok(()),
     }
 }

@@ -35,9 +35,9 @@ pub struct Options {
 }
 
 /// Default of [`Options::page_cache_bytes`].
-pub const PAGE_CACHE_BYTES_DEFAULT: usize = 64 << 20;
+pub const PAGE_CACHE_BYTES_DEFAULT: usize = 24 << 20;
 /// Default of [`Options::value_cache_bytes`].
-pub const VALUE_CACHE_BYTES_DEFAULT: u64 = 64 << 20;
+pub const VALUE_CACHE_BYTES_DEFAULT: u64 = 32 << 20;
 
 impl Default for Options {
     fn default() -> Options {

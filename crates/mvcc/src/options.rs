@@ -23,7 +23,7 @@ impl Default for Options {
             compaction_batch_rows: 1000,
             scan_batch_bytes: 4 << 20,
             scan_batch_rows: 4096,
-            event_log_bytes_max: 64 << 20,
+            event_log_bytes_max: 16 << 20,
             recent_births_max: 4096,
         }
     }

@@ -346,16 +346,32 @@ pub(crate) fn txn(header: &ResponseHeader, result: &TxnResult) -> Message {
     out.finish()
 }
 
-fn watch_len(header: &ResponseHeader, response: &WatchResponse, events_len: usize) -> usize {
+/// A response header as it is put in front of many answers, encoded once.
+struct Head {
+    revision: i64,
+    /// The field with its tag and length.
+    field: Vec<u8>,
+}
+
+impl Head {
+    fn new(header: &ResponseHeader) -> Self {
+        let mut out = Gather::with_capacity(FIXED_BYTES);
+        put_header(&mut out, header);
+        Self {
+            revision: header.revision,
+            field: out.into_unframed(),
+        }
+    }
+}
+
+fn watch_fields_len(response: &WatchResponse) -> usize {
     let reason = response.cancel_reason.len();
-    field_len(header_len(header))
-        + number_len(unsigned(response.watch_id))
+    number_len(unsigned(response.watch_id))
         + number_len(u64::from(response.created))
         + number_len(u64::from(response.canceled))
         + number_len(unsigned(response.compact_revision))
         + if reason == 0 { 0 } else { field_len(reason) }
         + number_len(u64::from(response.fragment))
-        + events_len
 }
 
 fn put_watch_fields(out: &mut Gather, response: &WatchResponse) {
@@ -382,18 +398,22 @@ pub(crate) fn watch(header: ResponseHeader, responses: &[WatchResponse]) -> Mess
         .map(|r| FIXED_BYTES + r.cancel_reason.len() + Gather::copied(r.events.bytes().len()))
         .sum();
     let mut out = Gather::with_capacity(copied);
+    // Answers that leave together mostly have the same revision.
+    let mut head = Head::new(&header);
     for group in group_responses(responses) {
         let first = &responses[group.first];
         let last = &responses[group.later.last().copied().unwrap_or(group.first)];
-        let header = ResponseHeader {
-            revision: last.revision,
-            ..header
-        };
+        if head.revision != last.revision {
+            head = Head::new(&ResponseHeader {
+                revision: last.revision,
+                ..header
+            });
+        }
         // The events come with their tags and lengths.
         let later = || group.later.iter().map(|at| responses[*at].events.bytes());
         let events_len = first.events.bytes().len() + later().map(Bytes::len).sum::<usize>();
-        out.begin(watch_len(&header, first, events_len));
-        put_header(&mut out, &header);
+        out.begin(head.field.len() + watch_fields_len(first) + events_len);
+        out.put_slice(&head.field);
         put_watch_fields(&mut out, first);
         out.splice(first.events.bytes());
         later().for_each(|events| out.splice(events));

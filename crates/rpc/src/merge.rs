@@ -105,11 +105,13 @@ pub(crate) fn group(parts: impl ExactSizeIterator<Item = Part>) -> Vec<Group> {
 
 /// Decides which of a stream's answers become one message.
 pub(crate) fn group_responses(responses: &[WatchResponse]) -> Vec<Group> {
-    if responses.len() == 1 {
-        return vec![Group {
-            first: 0,
+    // Of watchers that come in the order of their numbers none comes twice.
+    if responses.is_sorted_by(|a, b| a.watch_id < b.watch_id) {
+        let alone = |first| Group {
+            first,
             later: Vec::new(),
-        }];
+        };
+        return (0..responses.len()).map(alone).collect();
     }
     group(responses.iter().map(Part::of))
 }

@@ -169,6 +169,12 @@ impl Gather {
         }
     }
 
+    /// Returns the bytes that were put in, of which no message was begun.
+    pub(crate) fn into_unframed(self) -> Vec<u8> {
+        debug_assert!(self.count == 0 && self.pieces.is_empty());
+        self.buf.into()
+    }
+
     /// Returns how many of so many spliced bytes will be copied.
     pub(crate) fn copied(len: usize) -> usize {
         if len <= COPY_MAX_BYTES { len } else { 0 }

@@ -327,6 +327,11 @@ impl<H: History> WatchHub<H> {
         out
     }
 
+    /// Returns how many responses were queued on streams since the hub was made.
+    pub fn responses_queued(&self) -> u64 {
+        self.streams.responses_queued
+    }
+
     /// Returns whether the stream's queue has room; no requests should be taken from a client whose stream has none.
     pub fn has_room(&self, stream: StreamId) -> bool {
         self.streams

@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::encode::{BatchBuilder, EventBatch};
 use super::group::{Flavour, VariantId};
 use super::history::{History, PreviousPairs};
 use super::hub::WatchHub;
 use super::stream::Sent;
-use crate::event_log::LogRead;
-use crate::{Error, RevisionEvents};
+use crate::event_log::{LogRead, bytes_of};
+use crate::{Error, EventRecord, RevisionEvents};
 
 /// Most bytes of revisions read from the log in one step.
 const STEP_BYTES_MAX: usize = 4 << 20;
@@ -14,17 +15,19 @@ const STEP_BYTES_MAX: usize = 4 << 20;
 /// No further revision is handed out in a step that has queued this many responses.
 const STEP_RESPONSES_MAX: usize = 16 << 10;
 
-/// What the synced watchers of a variant get of one revision.
+/// What the synced watchers of a variant get of a run of revisions.
 #[derive(Debug)]
 struct Parcel {
     to: VariantId,
     events: EventBatch,
+    /// Main revision of the last event.
+    revision: i64,
 }
 
 impl<H: History> WatchHub<H> {
     /// Hands the next revisions of the log to the synced watchers, until the step is full or a stream should drain.
     ///
-    /// When it fails, nothing of the revision at hand was queued, and the next call tries it again.
+    /// When it fails, nothing of the run of revisions at hand was queued, and the next call tries it again.
     pub(super) fn step_live(&mut self) -> Result<(), Error> {
         let last = self.source.event_log().last_revision();
         if self.live >= last {
@@ -50,36 +53,54 @@ impl<H: History> WatchHub<H> {
         }
         self.streams.take_crowded();
         let mut responses = 0;
-        for revision in &revisions {
-            responses += self.deliver(revision)?;
+        let mut rest = &revisions[..];
+        while !rest.is_empty() {
+            self.start_future();
+            let (run, later) = rest.split_at(self.run_len(rest));
+            responses += self.deliver(run)?;
             if self.streams.take_crowded() || responses >= STEP_RESPONSES_MAX {
                 break;
             }
+            rest = later;
         }
         Ok(())
     }
 
-    /// Moves the cursor of all synced watchers over one revision, and returns how many are told of it.
-    fn deliver(&mut self, revision: &RevisionEvents) -> Result<usize, Error> {
+    /// Returns how many of the revisions go to each watcher in one response: what was published together is told
+    /// together, which costs the client, and this member, much less than one response each.
+    fn run_len(&self, revisions: &[Arc<RevisionEvents>]) -> usize {
+        // Who waits for a revision is a member only once the cursor is right before it.
+        let end = self.future.first().map_or(i64::MAX, |&(next, _)| next);
+        let mut bytes = 0;
+        let fits = |revision: &&Arc<RevisionEvents>| {
+            let is_first = bytes == 0;
+            bytes += bytes_of(revision);
+            is_first || (revision.main < end && bytes <= self.options.live_batch_bytes)
+        };
+        revisions.iter().take_while(fits).count()
+    }
+
+    /// Moves the cursor of all synced watchers over a run of revisions, and returns how many responses were made.
+    fn deliver(&mut self, run: &[Arc<RevisionEvents>]) -> Result<usize, Error> {
+        let first = run[0].main;
         assert!(
-            revision.main == self.live + 1,
-            "revision {} after {}",
-            revision.main,
+            first == self.live + 1,
+            "revision {first} after {}",
             self.live
         );
-        self.start_future();
-        let parcels = self.pack(revision)?;
+        let parcels = self.pack(run)?;
         let (mut full, mut told) = (Vec::new(), 0);
-        for Parcel { to, events } in &parcels {
-            let members = &self.groups.variants(to.group)[usize::from(to.variant)].members;
+        for parcel in &parcels {
+            let variant = usize::from(parcel.to.variant);
+            let members = &self.groups.variants(parcel.to.group)[variant].members;
             told += members.len();
             for member in members {
                 if self.streams.send(
                     member.stream,
                     member.watch_id,
                     member.fragment,
-                    revision.main,
-                    events,
+                    parcel.revision,
+                    &parcel.events,
                 ) == Sent::Full
                 {
                     full.push(member.watcher);
@@ -89,9 +110,9 @@ impl<H: History> WatchHub<H> {
             }
         }
         for watcher in full {
-            self.block(watcher, revision.main);
+            self.block(watcher, first);
         }
-        self.live = revision.main;
+        self.live = run[run.len() - 1].main;
         Ok(told)
     }
 
@@ -106,17 +127,18 @@ impl<H: History> WatchHub<H> {
         }
     }
 
-    /// Encodes what each variant with members gets of a revision.
-    fn pack(&self, revision: &RevisionEvents) -> Result<Vec<Parcel>, Error> {
+    /// Encodes what each variant with members gets of a run of revisions.
+    fn pack(&self, run: &[Arc<RevisionEvents>]) -> Result<Vec<Parcel>, Error> {
+        let events: Vec<&EventRecord> = run.iter().flat_map(|revision| &revision.events).collect();
         let mut matches: Vec<(u32, u32)> = Vec::new();
-        for (event, record) in (0..).zip(&revision.events) {
+        for (at, event) in (0..).zip(&events) {
             self.groups
-                .each_holding(&record.key, |group| matches.push((group, event)));
+                .each_holding(&event.key, |group| matches.push((group, at)));
         }
-        if revision.events.len() > 1 {
+        if events.len() > 1 {
             matches.sort_unstable();
         }
-        let mut packer = Packer::new(&self.source, revision);
+        let mut packer = Packer::new(&self.source, events);
         let mut parcels = Vec::new();
         for of_group in matches.chunk_by(|a, b| a.0 == b.0) {
             let group = of_group[0].0;
@@ -124,11 +146,11 @@ impl<H: History> WatchHub<H> {
                 if found.members.is_empty() {
                     continue;
                 }
-                let events = packer.pack(of_group, found.flavour)?;
-                if !events.is_empty() {
+                if let Some((events, revision)) = packer.pack(of_group, found.flavour)? {
                     parcels.push(Parcel {
                         to: VariantId { group, variant },
                         events,
+                        revision,
                     });
                 }
             }
@@ -137,69 +159,77 @@ impl<H: History> WatchHub<H> {
     }
 }
 
-/// Encodes events of one revision, each set of them once.
+/// Encodes events of one run of revisions, each set of them once.
 struct Packer<'a, H> {
     source: &'a H,
-    revision: &'a RevisionEvents,
+    /// All of the run, in order.
+    events: Vec<&'a EventRecord>,
     previous: PreviousPairs,
-    /// All events of the revision, without and with the pairs they replaced.
+    /// All events of the run, without and with the pairs they replaced.
     whole: [Option<EventBatch>; 2],
-    /// Single events, by their position and whether they carry the pair they replaced.
-    singles: BTreeMap<(u32, bool), EventBatch>,
+    /// Other sets of events, by their positions and whether they carry the pairs they replaced.
+    parts: BTreeMap<(Vec<u32>, bool), EventBatch>,
 }
 
 impl<'a, H: History> Packer<'a, H> {
-    fn new(source: &'a H, revision: &'a RevisionEvents) -> Self {
+    fn new(source: &'a H, events: Vec<&'a EventRecord>) -> Self {
         Packer {
             source,
-            revision,
+            events,
             previous: PreviousPairs::default(),
             whole: [None, None],
-            singles: BTreeMap::new(),
+            parts: BTreeMap::new(),
         }
     }
 
-    /// Encodes those of the matched events that the flavour wants.
-    fn pack(&mut self, matched: &[(u32, u32)], flavour: Flavour) -> Result<EventBatch, Error> {
-        let kind = |event: u32| self.revision.events[event as usize].kind;
-        let mut wanted = matched
+    /// Encodes those of the matched events that the flavour wants, and returns them with the revision of the last one;
+    /// `None` when there is none.
+    fn pack(
+        &mut self,
+        matched: &[(u32, u32)],
+        flavour: Flavour,
+    ) -> Result<Option<(EventBatch, i64)>, Error> {
+        let wanted: Vec<u32> = matched
             .iter()
-            .map(|&(_, event)| event)
-            .filter(|&event| flavour.wants(kind(event)));
-        let count = wanted.clone().count();
-        if count == self.revision.events.len() {
-            if let Some(whole) = &self.whole[usize::from(flavour.prev_kv)] {
-                return Ok(whole.clone());
-            }
-            let whole = self.encode(matched, flavour)?;
-            self.whole[usize::from(flavour.prev_kv)] = Some(whole.clone());
-            return Ok(whole);
+            .map(|&(_, at)| at)
+            .filter(|&at| flavour.wants(self.events[at as usize].kind))
+            .collect();
+        let Some(last) = wanted.last() else {
+            return Ok(None);
+        };
+        let revision = self.events[*last as usize].revision.main;
+        let is_whole = wanted.len() == self.events.len();
+        let known = if is_whole {
+            self.whole[usize::from(flavour.prev_kv)].clone()
+        } else {
+            None
+        };
+        if let Some(batch) = known {
+            return Ok(Some((batch, revision)));
         }
-        if count != 1 {
-            return self.encode(matched, flavour);
+        let part = (wanted, flavour.prev_kv);
+        if let Some(batch) = self.parts.get(&part) {
+            return Ok(Some((batch.clone(), revision)));
         }
-        let single = (wanted.next().unwrap_or_default(), flavour.prev_kv);
-        if let Some(batch) = self.singles.get(&single) {
-            return Ok(batch.clone());
+        let batch = self.encode(&part.0, flavour)?;
+        if is_whole {
+            self.whole[usize::from(flavour.prev_kv)] = Some(batch.clone());
+        } else {
+            self.parts.insert(part, batch.clone());
         }
-        let batch = self.encode(matched, flavour)?;
-        self.singles.insert(single, batch.clone());
-        Ok(batch)
+        Ok(Some((batch, revision)))
     }
 
-    fn encode(&mut self, matched: &[(u32, u32)], flavour: Flavour) -> Result<EventBatch, Error> {
+    fn encode(&mut self, wanted: &[u32], flavour: Flavour) -> Result<EventBatch, Error> {
         let mut builder = BatchBuilder::default();
-        for &(_, event) in matched {
-            let record = &self.revision.events[event as usize];
-            if !flavour.wants(record.kind) {
-                continue;
-            }
+        for &at in wanted {
+            let event = self.events[at as usize];
             let prev = if flavour.prev_kv {
-                self.previous.of(self.source, event, record)?
+                self.previous.of(self.source, at, event)?
             } else {
                 None
             };
-            builder.push(record, prev.as_ref());
+            builder.push(event, prev.as_ref());
         }
         Ok(builder.finish())
     }

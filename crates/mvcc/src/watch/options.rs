@@ -17,6 +17,9 @@ pub struct WatchOptions {
     pub outbox_bytes_max: usize,
     /// Most revisions read from the event log for synced watchers in one step.
     pub live_revisions_per_step: usize,
+    /// No further revision joins those that synced watchers get in one response when it would have more than about this
+    /// many bytes.
+    pub live_batch_bytes: usize,
     /// Most rows that a stretch of history for lagging watchers holds. A revision with more comes whole.
     pub stretch_rows: usize,
     /// Most bytes that a stretch of history for lagging watchers holds. A revision with more comes whole.
@@ -49,6 +52,7 @@ impl Default for WatchOptions {
             outbox_bytes_per_watcher: 48 << 10,
             outbox_bytes_max: 4 << 20,
             live_revisions_per_step: 256,
+            live_batch_bytes: 12 << 10,
             stretch_rows: 1000,
             stretch_bytes: 256 << 10,
             stretches_kept: 8,

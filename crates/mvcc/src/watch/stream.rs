@@ -21,6 +21,8 @@ pub(super) struct Streams {
     pub(super) pending_bytes: usize,
     /// Events taken off the queues.
     pub(super) events_sent: u64,
+    /// Responses ever queued.
+    pub(super) responses_queued: u64,
     /// Streams that are not closed.
     pub(super) open: usize,
 }
@@ -91,6 +93,7 @@ impl Streams {
             pending_events: 0,
             pending_bytes: 0,
             events_sent: 0,
+            responses_queued: 0,
             open: 0,
         }
     }
@@ -178,6 +181,7 @@ impl Streams {
         if !stream.open {
             return;
         }
+        self.responses_queued += 1;
         self.pending_events += response.events.len();
         self.pending_bytes += response.queued_bytes();
         stream.outbox_bytes += response.queued_bytes();

@@ -55,6 +55,7 @@ impl Life {
             outbox_bytes_per_watcher: *random.pick(&[0, 300, 2000, 1 << 20]),
             outbox_bytes_max: *random.pick(&[300, 5000, 1 << 20]),
             live_revisions_per_step: *random.pick(&[1, 3, 256]),
+            live_batch_bytes: *random.pick(&[0, 500, 1 << 20]),
             stretch_rows: *random.pick(&[1, 5, 1000]),
             stretch_bytes: *random.pick(&[1, 300, 1 << 20]),
             stretches_kept: *random.pick(&[0, 1, 8]),

@@ -26,6 +26,8 @@ impl Script {
         let mut limits = WatchOptions {
             progress_interval_ms: 1000,
             seed: 1,
+            // A response for each revision, so that a script shows which came when.
+            live_batch_bytes: 0,
             ..WatchOptions::default()
         };
         let mut log_bytes = LOG_BYTES;
@@ -38,6 +40,7 @@ impl Script {
                 "log" => log_bytes = value,
                 "outbox" => limits.outbox_bytes_per_watcher = value,
                 "fragment" => limits.fragment_bytes = value,
+                "together" => limits.live_batch_bytes = value,
                 "batch" => limits.batch_revisions_max = value,
                 "step" => limits.watchers_per_step = value,
                 _ => panic!("unknown option {name}"),
@@ -326,6 +329,11 @@ fn large_responses_are_split_where_that_was_asked() {
 #[test]
 fn a_full_stream_goes_on_when_it_drains() {
     check("slow.txt");
+}
+
+#[test]
+fn revisions_published_together_are_told_together() {
+    check("together.txt");
 }
 
 #[test]

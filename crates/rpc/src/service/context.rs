@@ -1,11 +1,12 @@
 //! What the services of one thread share: the engine, the stores' readers, the watch hub.
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::task::{self, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_auth::{Access, AuthReader, Identity, Operation, Stage};
@@ -14,12 +15,21 @@ use quorate_mvcc::validate::Limits;
 use quorate_mvcc::{Reader, StreamId, WatchHub, WatchOptions};
 use quorate_proto::LeaseId;
 use quorate_proto::etcdserverpb::ResponseHeader;
+use tokio::time::{Sleep, sleep};
 
 use crate::clock::Clock;
 use crate::engine::{Engine, Mailboxes, Wait};
 use crate::metadata::Metadata;
 use crate::metrics::{Registry, ThreadMetrics};
 use crate::status::Status;
+
+/// What one answer to a watcher costs its client to read, about: while so much was just sent, what comes next is gathered,
+/// so that a client with many watchers gets fewer and larger answers. What comes after a quiet moment goes out at once.
+const ANSWER_PAUSE: Duration = Duration::from_micros(2);
+
+/// A shorter pause is none: the runtime's timers are as coarse as this.
+const PAUSE_MIN: Duration = Duration::from_micros(500);
+const PAUSE_MAX: Duration = Duration::from_millis(4);
 
 /// Steps that the watch hub makes before other tasks of the thread get their turn.
 const WATCH_STEPS_MAX: usize = 16;
@@ -33,8 +43,8 @@ const TOKEN_SWEEP_MS: u64 = 1_000;
 const NO_LEADER_MAX: u32 = 3;
 
 /// How often an unconfirmed log index is looked at while a token waits for it.
-const TOKEN_WAIT: std::time::Duration = std::time::Duration::from_millis(5);
-const TOKEN_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+const TOKEN_WAIT: Duration = Duration::from_millis(5);
+const TOKEN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The services' settings.
 #[derive(Clone, Debug)]
@@ -88,6 +98,8 @@ pub(crate) struct WatchDesk {
     wakers: RefCell<BTreeMap<StreamId, Waker>>,
     is_due: Cell<bool>,
     pump: RefCell<Option<Waker>>,
+    /// Runs out when the hub may be moved on again.
+    pause: RefCell<Option<Pin<Box<Sleep>>>>,
     intake: Arc<dyn Intake>,
 }
 
@@ -119,10 +131,21 @@ impl WatchDesk {
         self.nudge();
     }
 
+    /// Becomes ready when the pause after a large hand-out is over.
+    fn poll_rested(&self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let mut pause = self.pause.borrow_mut();
+        if let Some(sleep) = pause.as_mut() {
+            task::ready!(sleep.as_mut().poll(cx));
+            *pause = None;
+        }
+        Poll::Ready(())
+    }
+
     /// Moves the hub on by a bounded number of steps and wakes the streams that have output; says whether more is to be
     /// done right away.
     fn advance(&self) -> bool {
         let mut hub = self.hub.borrow_mut();
+        let queued_before = hub.responses_queued();
         let mut more = true;
         for _ in 0..WATCH_STEPS_MAX {
             // Watchers that silently stop would be worse than a member that restarts.
@@ -142,6 +165,11 @@ impl WatchDesk {
             .filter_map(|stream| wakers.get(stream))
         {
             waker.wake_by_ref();
+        }
+        let queued = hub.responses_queued() - queued_before;
+        let pause = ANSWER_PAUSE.saturating_mul(u32::try_from(queued).unwrap_or(u32::MAX));
+        if pause >= PAUSE_MIN {
+            *self.pause.borrow_mut() = Some(Box::pin(sleep(pause.min(PAUSE_MAX))));
         }
         more
     }
@@ -185,6 +213,7 @@ impl Context {
             wakers: RefCell::default(),
             is_due: Cell::new(false),
             pump: RefCell::new(None),
+            pause: RefCell::new(None),
             intake: handles.intake.clone(),
         };
         Rc::new(Self {
@@ -260,7 +289,7 @@ impl Context {
             if let Some(identity) = self.identity_now(metadata) {
                 return identity;
             }
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
             // Made-up tokens wait for an index that never comes; they must not keep the thread busy.
             pause = (pause * 2).min(TOKEN_WAIT_MAX);
         }
@@ -421,12 +450,15 @@ pub(crate) fn decode_ref<M: prost::Message + Default>(body: &Bytes) -> Result<M,
 pub(crate) async fn pump(context: Rc<Context>) {
     poll_fn(|cx| {
         *context.watch.pump.borrow_mut() = Some(cx.waker().clone());
-        let watches = context.watch.hub.borrow().stats().streams > 0;
-        let published = context.engine.pump(cx, watches);
-        if published || context.watch.is_due.take() {
-            let more = context.watch.advance();
+        let watch = &context.watch;
+        let watches = watch.hub.borrow().stats().streams > 0;
+        if context.engine.pump(cx, watches) {
+            watch.is_due.set(true);
+        }
+        if watch.is_due.get() && watch.poll_rested(cx).is_ready() {
+            let more = watch.advance();
+            watch.is_due.set(more);
             if more {
-                context.watch.is_due.set(true);
                 cx.waker().wake_by_ref();
             }
         }

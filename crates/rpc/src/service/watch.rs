@@ -18,7 +18,7 @@ use crate::seam::{Inbound, Outbound};
 use crate::status::{Code, Status};
 
 /// The most bytes of answers taken from the hub at one time, so that many streams share the thread.
-const TAKE_MAX_BYTES: usize = 64 * 1024;
+const TAKE_MAX_BYTES: usize = 128 * 1024;
 
 /// How many turns a stream takes before others get theirs.
 const TURNS_MAX: usize = 64;

@@ -4,6 +4,7 @@
     reason = "a failure of a test's own set-up may panic"
 )]
 
+mod etcd;
 mod member;
 mod messages;
 

@@ -142,11 +142,19 @@ impl Service for Mouth {
     }
 }
 
-/// Images made up of their index; they may claim to be longer than they are.
+/// Images made up of their index, or one that is given; they may claim to be longer than they are.
 #[derive(Default)]
 pub(crate) struct Images {
     pub(crate) bytes: Mutex<usize>,
     pub(crate) missing: Mutex<i64>,
+    given: Mutex<Option<Vec<u8>>>,
+}
+
+impl Images {
+    pub(crate) fn set(&self, image: Vec<u8>) {
+        *self.bytes.lock().unwrap() = image.len();
+        *self.given.lock().unwrap() = Some(image);
+    }
 }
 
 pub(crate) fn image(index: u64, bytes: usize) -> Vec<u8> {
@@ -169,7 +177,8 @@ impl ImageSource for Images {
             return Err(io::ErrorKind::NotFound.into());
         }
         let claimed = i64::try_from(bytes).unwrap() + *self.missing.lock().unwrap();
-        let image = io::Cursor::new(image(index, bytes));
+        let given = self.given.lock().unwrap().clone();
+        let image = io::Cursor::new(given.unwrap_or_else(|| image(index, bytes)));
         Ok((u64::try_from(claimed).unwrap(), Box::new(image)))
     }
 }
@@ -199,10 +208,19 @@ impl TestMember {
 
     pub(crate) fn start_with(
         runtime: &Runtime,
-        mut config: Config,
+        config: Config,
         store: Option<Arc<dyn ImageStore>>,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on(runtime, config, listener, store)
+    }
+
+    pub(crate) fn start_on(
+        runtime: &Runtime,
+        mut config: Config,
+        listener: TcpListener,
+        store: Option<Arc<dyn ImageStore>>,
+    ) -> Self {
         let url = format!("http://{}", listener.local_addr().unwrap());
         config.peer_urls = vec![url.clone()];
         let id = config.member_id.0;

@@ -10,6 +10,7 @@ mod fleet;
 mod leases;
 mod load;
 mod member;
+mod probe;
 mod proxy;
 mod scenario;
 mod translate;
@@ -20,6 +21,7 @@ pub use disk::Stall;
 pub use fleet::{Cluster, Setup, Site};
 pub use load::{Load, LoadOptions};
 pub use member::{DiskKind, Member};
+pub use probe::Probe;
 pub use proxy::{Network, Place, Rules, Way};
 pub use scenario::{Program, SCENARIOS, Scenario, Step, Who, Wires};
 

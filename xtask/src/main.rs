@@ -44,12 +44,27 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "crash",
         usage: "crash [--loops N] [--seed N]   load, SIGKILL and restart of the real binary; 1,000 loops unless said",
-        run: crash,
+        run: |args| with_release("quorate-integration-tests", "crash", args),
+    },
+    Command {
+        name: "chaos",
+        usage: "chaos [--minutes N] [--seed S] [--members N] [--binaries PATH,..] [--scenario NAME]   clusters under load and fault",
+        run: |args| with_release("quorate-integration-tests", "chaos", args),
+    },
+    Command {
+        name: "cluster",
+        usage: "cluster [--dir DIR] [--fresh true]   three members on this machine, at 2379, 22379 and 32379, until Ctrl-C",
+        run: |args| with_release("quorate-integration-tests", "cluster", args),
     },
     Command {
         name: "bench",
         usage: "bench --etcd PATH --tool PATH [--rounds N] [--only NAME] [--scale X]   compare with a real etcd",
-        run: bench,
+        run: |args| bench("compare", args),
+    },
+    Command {
+        name: "bench-cluster",
+        usage: "bench-cluster --etcd PATH [--tool PATH] [--rounds N] [--only NAME] [--scale X]   clusters of three, the same",
+        run: |args| bench("cluster", args),
     },
     Command {
         name: "fuzz",
@@ -58,31 +73,17 @@ const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Runs the crash loop on a release build.
-fn crash(args: &[String]) -> Outcome {
+/// Runs a program of a package on a release build.
+fn with_release(package: &str, program: &str, args: &[String]) -> Outcome {
     check(cargo().args(["build", "--release", "--bin", "quorate"]))?;
-    let package = ["run", "--release", "--package", "quorate-integration-tests"];
-    check(
-        cargo()
-            .args(package)
-            .args(["--bin", "crash", "--"])
-            .args(args),
-    )
+    let run = ["run", "--release", "--package", package, "--bin", program];
+    check(cargo().args(run).arg("--").args(args))
 }
 
 /// Compares a release build with a real etcd, under etcd's own benchmark tool.
-fn bench(args: &[String]) -> Outcome {
-    check(cargo().args(["build", "--release", "--bin", "quorate"]))?;
-    let package = [
-        "run",
-        "--release",
-        "--package",
-        "quorate-benches",
-        "--bin",
-        "compare",
-    ];
-    let ours = ["--", "--quorate", "target/release/quorate"];
-    check(cargo().args(package).args(ours).args(args))
+fn bench(program: &str, args: &[String]) -> Outcome {
+    let ours = ["--quorate", "target/release/quorate"].map(str::to_owned);
+    with_release("quorate-benches", program, &[&ours[..], args].concat())
 }
 
 fn main() -> ExitCode {

@@ -153,6 +153,7 @@ pub fn run(options: &ChaosOptions, scenario: &'static Scenario) -> Outcome<Repor
         disk: scenario.disk,
         args: scenario.args.iter().map(|&arg| arg.to_owned()).collect(),
         seed: options.seed,
+        is_direct: false,
     };
     let cluster = Cluster::start(&setup)?;
     let load = Load::start(&cluster.sites(), &LoadOptions::new(options.seed))?;

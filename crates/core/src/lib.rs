@@ -58,6 +58,7 @@ pub use image::{
     BACKEND_FILE, FoundingMember, ImageError, ImageFacts, ImageStream, Import, Restore, Restored,
     check_image, import_image, restore_backup,
 };
+pub use quorate_snap::ImageHash;
 pub use member::{LogStart, Member, Stopwatch};
 pub use quota::{DEFAULT_QUOTA_BYTES, Quota, cost, put_cost, txn_cost};
 pub use redact::{delete_text, put_text, range_text, request_text, txn_text};

@@ -9,6 +9,7 @@ mod lease;
 mod maintenance;
 mod measure;
 mod reflection;
+mod snapshot;
 mod watch;
 
 pub use context::ServiceOptions;
@@ -167,6 +168,9 @@ async fn serve_stream(
         Method::KvRangeStream => kv::range_stream(context, metadata, inbound, outbound).await,
         Method::WatchWatch => watch::serve(context, metadata, inbound, outbound).await,
         Method::LeaseKeepAlive => lease::keep_alive(context, metadata, inbound, outbound).await,
+        Method::MaintenanceSnapshot => {
+            snapshot::serve(context, metadata, inbound, outbound).await
+        }
         Method::HealthWatch => health::watch(inbound, outbound).await,
         Method::ReflectionV1 => reflection::serve_v1(inbound, outbound).await,
         Method::ReflectionV1Alpha => reflection::serve_v1alpha(inbound, outbound).await,

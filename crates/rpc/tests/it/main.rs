@@ -13,4 +13,5 @@ mod lease;
 mod maintenance;
 mod member;
 mod pings;
+mod snapshot;
 mod watch;

@@ -16,7 +16,7 @@ mod scenario;
 mod translate;
 mod watchers;
 
-pub use chaos::{Broken, ChaosOptions, Report, chaos, run};
+pub use chaos::{Broken, ChaosOptions, Recorded, Report, chaos, record, run};
 pub use disk::Stall;
 pub use fleet::{Cluster, Setup, Site};
 pub use load::{Load, LoadOptions};

@@ -64,7 +64,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "bench-cluster",
         usage: "bench-cluster --etcd PATH [--tool PATH] [--rounds N] [--only NAME] [--scale X]   clusters of three, the same",
-        run: |args| bench("cluster", args),
+        run: |args| bench("compare_cluster", args),
     },
     Command {
         name: "fuzz",

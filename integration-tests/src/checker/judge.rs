@@ -11,7 +11,7 @@ use super::order::{Sightings, check_members, check_time};
 use super::record::{Call, Hash, Op, Reading, Recording, Reply, Request, Txn};
 use super::state::{Change, State};
 use super::truth::Truth;
-use super::watches::check_watches;
+use super::watches::{check_watches, compactions};
 
 /// Violations kept; the rest is counted.
 const KEPT_MAX: usize = 12;
@@ -416,15 +416,7 @@ impl<'a> Walk<'a> {
 
     /// Reads may be refused as compacted when somebody had asked for that.
     fn check_refused(&mut self) {
-        let compactions = self
-            .recording
-            .calls
-            .iter()
-            .filter_map(|call| match call.request {
-                Request::Compact(revision) => Some((call.begun_us, revision)),
-                _ => None,
-            });
-        let compactions: Vec<(u64, i64)> = compactions.collect();
+        let compactions = compactions(&self.recording.calls);
         for call in &self.recording.calls {
             let (Request::Keys(txn), Reply::Refused(text)) = (&call.request, &call.reply) else {
                 continue;

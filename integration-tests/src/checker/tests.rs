@@ -489,6 +489,12 @@ fn a_watch_of_a_range_from_a_revision_is_held_against_that() {
     watch(3, "a", vec![replaced.clone()]).breaks(Rule::Watch);
     replaced.previous = Some(kv("a", "1", 2, 2, 1));
     watch(3, "a", vec![replaced.clone()]).passes();
+    // What has been compacted is not shown.
+    let mut unknown = replaced.clone();
+    unknown.previous = None;
+    let mut story = watch(3, "a", vec![unknown]);
+    story.call(Request::Compact(4), done(5, vec![])).begun_us = 0;
+    story.passes();
     watch(3, "b", vec![replaced.clone()]).breaks(Rule::Watch);
     watch(2, "a", vec![replaced]).breaks(Rule::Watch);
 }

@@ -11,8 +11,9 @@ pub(super) fn check_watches(
     truth: &Truth,
     complaints: &mut Complaints,
 ) {
+    let compactions = compactions(calls);
     for watch in watches {
-        if let Err(text) = check_watch(calls, watch, truth) {
+        if let Err(text) = check_watch(&compactions, watch, truth) {
             let who = format!(
                 "client {} on member {}, {:?} from {}",
                 watch.client, watch.member, watch.range, watch.from
@@ -20,6 +21,15 @@ pub(super) fn check_watches(
             complaints.add(Rule::Watch, format!("{who}: {text}"));
         }
     }
+}
+
+/// When somebody asked for which compaction.
+pub(super) fn compactions(calls: &[Call]) -> Vec<(u64, i64)> {
+    let compaction = |call: &Call| match call.request {
+        Request::Compact(revision) => Some((call.begun_us, revision)),
+        _ => None,
+    };
+    calls.iter().filter_map(compaction).collect()
 }
 
 /// The next event that a watch must bring.
@@ -48,7 +58,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-fn check_watch(calls: &[Call], watch: &Watch, truth: &Truth) -> Result<(), String> {
+fn check_watch(asked: &[(u64, i64)], watch: &Watch, truth: &Truth) -> Result<(), String> {
     let Some(first) = watch.messages.first() else {
         return Ok(());
     };
@@ -64,17 +74,21 @@ fn check_watch(calls: &[Call], watch: &Watch, truth: &Truth) -> Result<(), Strin
         place: 0,
     };
     for message in &watch.messages {
-        check_message(calls, &mut cursor, message)?;
+        check_message(asked, &mut cursor, message)?;
     }
     Ok(())
 }
 
-fn check_message(calls: &[Call], cursor: &mut Cursor<'_>, message: &Message) -> Result<(), String> {
+fn check_message(
+    asked: &[(u64, i64)],
+    cursor: &mut Cursor<'_>,
+    message: &Message,
+) -> Result<(), String> {
     if message.compacted > 0 {
-        return check_cancel(calls, cursor, message);
+        return check_cancel(asked, cursor, message);
     }
     for event in &message.events {
-        check_event(cursor, event)?;
+        check_event(asked, cursor, event, message.at_us)?;
     }
     let Some(last) = message.events.last() else {
         if message.is_created {
@@ -100,7 +114,12 @@ fn check_message(calls: &[Call], cursor: &mut Cursor<'_>, message: &Message) -> 
     }
 }
 
-fn check_event(cursor: &mut Cursor<'_>, event: &Event) -> Result<(), String> {
+fn check_event(
+    asked: &[(u64, i64)],
+    cursor: &mut Cursor<'_>,
+    event: &Event,
+    at_us: u64,
+) -> Result<(), String> {
     let at = event.kv.modified;
     let Some((next, step)) = cursor.peek() else {
         return Err(format!("{event:?} comes again or never happened"));
@@ -116,7 +135,10 @@ fn check_event(cursor: &mut Cursor<'_>, event: &Event) -> Result<(), String> {
     if change_of(event) != step.change {
         return Err(format!("{event:?} should be {:?}", step.change));
     }
-    if cursor.watch.previous && event.previous != step.previous {
+    // What was before is not shown when it has been compacted.
+    let is_compacted = |(begun, revision): &(u64, i64)| *begun < at_us && *revision >= at;
+    let is_left_out = event.previous.is_none() && asked.iter().any(is_compacted);
+    if cursor.watch.previous && event.previous != step.previous && !is_left_out {
         return Err(format!(
             "{event:?} has a wrong key before it, not {:?}",
             step.previous
@@ -127,11 +149,14 @@ fn check_event(cursor: &mut Cursor<'_>, event: &Event) -> Result<(), String> {
 }
 
 /// A watch may be cancelled for a compaction that somebody asked for, and that reaches beyond what it has seen.
-fn check_cancel(calls: &[Call], cursor: &mut Cursor<'_>, message: &Message) -> Result<(), String> {
-    let asked = calls.iter().any(|call| {
-        call.request == Request::Compact(message.compacted) && call.begun_us < message.at_us
-    });
-    if !asked {
+fn check_cancel(
+    asked: &[(u64, i64)],
+    cursor: &mut Cursor<'_>,
+    message: &Message,
+) -> Result<(), String> {
+    let is_this =
+        |(begun, revision): &(u64, i64)| *begun < message.at_us && *revision == message.compacted;
+    if !asked.iter().any(is_this) {
         return Err(format!(
             "cancelled for a compaction at {} that nobody asked for",
             message.compacted

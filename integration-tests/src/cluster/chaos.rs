@@ -143,6 +143,53 @@ pub fn chaos(
 /// # Errors
 /// A promise was broken, or something could not be done that must be possible.
 pub fn run(options: &ChaosOptions, scenario: &'static Scenario) -> Outcome<Report> {
+    let mut recorded = record(options, scenario)?;
+    if let Some(lie) = options.lie
+        && !lie.tell(&mut recorded.recording)
+    {
+        return Err(Failure::new("there was nothing to lie about"));
+    }
+    recorded.judge()
+}
+
+/// A run that is not judged yet.
+#[derive(Debug)]
+pub struct Recorded {
+    /// What clients saw.
+    pub recording: Recording,
+    scenario: &'static Scenario,
+    steps: usize,
+    time: Duration,
+    recovered: Duration,
+    logs: String,
+}
+
+impl Recorded {
+    /// Judges it.
+    ///
+    /// # Errors
+    /// A promise was broken; the recording is kept.
+    pub fn judge(&self) -> Outcome<Report> {
+        let verdict = check(&self.recording);
+        if verdict.violation_count > 0 {
+            return Err(refuse(&verdict, &self.recording, &self.logs));
+        }
+        Ok(Report {
+            name: self.scenario.name,
+            steps: self.steps,
+            time: self.time,
+            longest_gap: longest_gap(&self.recording),
+            recovered: self.recovered,
+            verdict,
+        })
+    }
+}
+
+/// Runs one scenario on a fresh cluster.
+///
+/// # Errors
+/// Something could not be done that must be possible.
+pub fn record(options: &ChaosOptions, scenario: &'static Scenario) -> Outcome<Recorded> {
     let binaries = match scenario.is_migration {
         true => options.binaries[..1].to_vec(),
         false => options.binaries.clone(),
@@ -173,26 +220,15 @@ pub fn run(options: &ChaosOptions, scenario: &'static Scenario) -> Outcome<Repor
     faults.map_err(|failure| run.cluster.failure(&failure.to_string()))?;
     let recovered = run.mend();
     let recovered = recovered.map_err(|failure| run.cluster.failure(&failure.to_string()))?;
-    let time = begun.elapsed();
-    let steps = run.steps;
-    let (mut recording, logs) = run.end()?;
-    if let Some(lie) = options.lie
-        && !lie.tell(&mut recording)
-    {
-        return Err(Failure::new("there was nothing to lie about"));
-    }
-    let longest_gap = longest_gap(&recording);
-    let verdict = check(&recording);
-    if verdict.violation_count > 0 {
-        return Err(refuse(&verdict, &recording, &logs));
-    }
-    Ok(Report {
-        name: scenario.name,
+    let (time, steps) = (begun.elapsed(), run.steps);
+    let (recording, logs) = run.end()?;
+    Ok(Recorded {
+        recording,
+        scenario,
         steps,
         time,
-        longest_gap,
         recovered,
-        verdict,
+        logs,
     })
 }
 
@@ -330,6 +366,8 @@ impl Run {
             | Step::Stall(who, _)
             | Step::Replace(who)
             | Step::ReplaceBy(who, _)
+            | Step::Defragment(who)
+            | Step::Backup(who)
             | Step::Lose(who)
             | Step::Lead(who) => {
                 let place = self.choose(who);
@@ -389,6 +427,15 @@ impl Run {
                 self.replace(place, None)
             }
             Step::Lead(_) => self.lead(place),
+            // Whether it is done does not matter, it must do no harm.
+            Step::Defragment(_) => {
+                drop(self.cluster.begin_defragment(place));
+                Ok(())
+            }
+            Step::Backup(_) => {
+                drop(self.cluster.begin_backup(place));
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

@@ -5,20 +5,23 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use prost::Message;
 use quorate_proto::etcdserverpb::{
-    HashKvRequest, HashKvResponse, Member as Listed, MemberAddRequest, MemberAddResponse,
-    MemberListRequest, MemberListResponse, MemberPromoteRequest, MemberPromoteResponse,
-    MemberRemoveRequest, MemberRemoveResponse, MoveLeaderRequest, MoveLeaderResponse,
-    StatusRequest, StatusResponse,
+    DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse, Member as Listed,
+    MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
+    MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
+    StatusResponse,
 };
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
 
 use super::disk::Stall;
 use super::member::{DiskKind, Member};
@@ -31,6 +34,8 @@ use crate::ports::free_port;
 
 /// How long a question to one member may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long something that is not waited for may take.
+const ASIDE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a change of the members may take, which are refused while a cluster is not whole.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a cluster may take to have a leader, or all members the same revision.
@@ -428,6 +433,57 @@ impl Cluster {
         };
         let _: MoveLeaderResponse = self.ask(from, "Maintenance/MoveLeader", request)?;
         Ok(())
+    }
+
+    /// Has a member make its files smaller, on a thread that is left to itself.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn begin_defragment(&self, place: Place) -> Outcome<JoinHandle<()>> {
+        self.begin(place, |client| async move {
+            let answer: Result<DefragmentResponse, Status> = client
+                .call("Maintenance/Defragment", DefragmentRequest {})
+                .await;
+            // Whatever it says, it has been asked.
+            drop(answer);
+        })
+    }
+
+    /// Has a member send its whole state, which is thrown away.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn begin_backup(&self, place: Place) -> Outcome<JoinHandle<()>> {
+        self.begin(place, |client| async move {
+            let codec = ProstCodec::<SnapshotRequest, SnapshotResponse>::default();
+            let path = "/etcdserverpb.Maintenance/Snapshot";
+            let parts = client.server_stream(path, SnapshotRequest {}, codec, MetadataMap::new());
+            if let Ok(mut parts) = parts.await {
+                while let Ok(Some(_)) = parts.message().await {}
+            }
+        })
+    }
+
+    fn begin<F>(
+        &self,
+        place: Place,
+        question: impl FnOnce(Client) -> F + Send + 'static,
+    ) -> Outcome<JoinHandle<()>>
+    where
+        F: Future<Output = ()>,
+    {
+        let endpoint = self.sites[place].endpoint.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(thread::Builder::new().spawn(move || {
+            runtime.block_on(async {
+                if let Ok(client) = Client::lazy(&endpoint) {
+                    // The member may be killed or paused meanwhile.
+                    let _ = tokio::time::timeout(ASIDE_TIMEOUT, question(client)).await;
+                }
+            });
+        })?)
     }
 
     /// The members as the cluster lists them.

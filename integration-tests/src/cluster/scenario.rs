@@ -90,6 +90,10 @@ pub enum Step {
     RemoveAdded,
     /// Hands the leadership to a member.
     Lead(Who),
+    /// Has a member make its files smaller, without waiting.
+    Defragment(Who),
+    /// Has a member send its whole state to a client, without waiting.
+    Backup(Who),
     /// Waits, milliseconds from and to.
     Wait(u64, u64),
     /// Waits until so many more writes are acknowledged.
@@ -145,8 +149,9 @@ const SLOW: Stall = Stall {
 };
 
 use Step::{
-    AddLearner, BeginStart, FillDisk, FreeDisk, Heal, Kill, KillAll, Lead, Lose, Pause, Promote,
-    RemoveAdded, Replace, ReplaceBy, Reset, Resume, Set, Start, StartAll, Stop, Wait, Writes,
+    AddLearner, Backup, BeginStart, Defragment, FillDisk, FreeDisk, Heal, Kill, KillAll, Lead,
+    Lose, Pause, Promote, RemoveAdded, Replace, ReplaceBy, Reset, Resume, Set, Start, StartAll,
+    Stop, Wait, Writes,
 };
 use Who::{Any, At, Follower, Leader, Runs, Same};
 
@@ -425,6 +430,8 @@ pub const SCENARIOS: &[Scenario] = &[
             Writes(50),
             Promote,
             Writes(50),
+            Kill(Same),
+            Start(Same),
             Kill(Leader),
             Writes(20),
             Start(Same),
@@ -455,19 +462,30 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "snapshot-storm",
-        rows: "C7, 2.10, 2.18: kills and cuts while snapshots are under way",
+        rows: "C7, 2.6, 2.9, 2.10, 2.18: kills, cuts, defragmentation and backups while snapshots are under way",
         args: SMALL_LOG,
         steps: &[
+            Kill(Follower),
+            Writes(200),
+            Backup(Leader),
+            Defragment(Same),
+            BeginStart(At(0)),
+            BeginStart(At(1)),
+            BeginStart(At(2)),
+            Wait(0, 400),
+            Reset(Any),
+            Defragment(Any),
+            Wait(0, 200),
+            StartAll,
+            Writes(30),
             Kill(Follower),
             Writes(200),
             BeginStart(Same),
             Wait(0, 400),
             Kill(Same),
-            BeginStart(Same),
-            Wait(0, 400),
-            Reset(Same),
-            Wait(0, 200),
             Start(Same),
+            Defragment(Same),
+            Backup(Same),
             Writes(30),
             Pause(Follower),
             Writes(200),

@@ -3,6 +3,7 @@
 
 mod bad_disk;
 mod bad_input;
+mod cluster;
 mod crash;
 mod ctl;
 mod process;

@@ -2,7 +2,7 @@
 //! cost under etcd's own `benchmark` tool.
 //!
 //! ```text
-//! cluster --quorate target/release/quorate --etcd PATH [--tool PATH] [--rounds 3] [--only NAME] [--scale 1.0]
+//! compare_cluster --quorate target/release/quorate --etcd PATH [--tool PATH] [--rounds 3] [--only NAME] [--scale 1.0]
 //! ```
 //!
 //! Everything runs on one machine, in turn, with equal flags. A gap is the longest time between two acknowledged writes of a steady

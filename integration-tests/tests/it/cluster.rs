@@ -1,0 +1,139 @@
+//! Clusters under load and fault; the rows of the fault catalogue that each scenario is about stand in its definition.
+//!
+//! Members of Quorate take part only once it forms clusters, see `QUORATE_FORMS_CLUSTERS`. With a real etcd the same runs check the
+//! harness and the checker themselves.
+#![expect(clippy::print_stdout, reason = "figures and what is skipped are shown")]
+
+use std::time::Duration;
+
+use quorate_integration_tests::Binary;
+use quorate_integration_tests::checker::{Lie, check};
+use quorate_integration_tests::cluster::{
+    ChaosOptions, QUORATE_FORMS_CLUSTERS, Recorded, Report, SCENARIOS, Scenario, record, run,
+};
+
+/// Faults of one scenario go on for so long: with all of them that is more than three minutes.
+const LONG: Duration = Duration::from_secs(9);
+/// The same where there are other tests of the same kind.
+const SHORT: Duration = Duration::from_secs(5);
+
+fn options(binaries: Vec<Binary>, members: usize, time: Duration) -> ChaosOptions {
+    ChaosOptions {
+        binaries,
+        members,
+        seed: 2_026,
+        time,
+        lie: None,
+    }
+}
+
+/// Runs scenarios one after the other and prints what they came to.
+fn run_each(options: &ChaosOptions, scenarios: impl Iterator<Item = &'static Scenario>) {
+    for scenario in scenarios {
+        if let Some(obstacle) = scenario.disk.obstacle() {
+            println!("{}: skipped: {obstacle}", scenario.name);
+            continue;
+        }
+        let report: Report = run(options, scenario).unwrap_or_else(|failure| {
+            panic!("{} with seed {}: {failure}", scenario.name, options.seed)
+        });
+        println!("{report}");
+        assert!(
+            report.verdict.acknowledged > 20,
+            "hardly anything was written"
+        );
+    }
+}
+
+fn named(names: &[&str]) -> impl Iterator<Item = &'static Scenario> {
+    names.iter().map(|name| Scenario::named(name).unwrap())
+}
+
+/// Quorate, if it forms clusters.
+fn quorate() -> Option<Binary> {
+    if QUORATE_FORMS_CLUSTERS {
+        return Some(Binary::quorate().unwrap());
+    }
+    println!("skipped: Quorate does not form clusters yet");
+    None
+}
+
+/// A real etcd, if one is at hand.
+fn etcd() -> Option<Binary> {
+    let etcd = Binary::reference().unwrap();
+    if etcd.is_none() {
+        println!("skipped: QUORATE_REFERENCE_ETCD is not set");
+    }
+    etcd
+}
+
+#[test]
+fn three_members_keep_their_promises_whatever_happens() {
+    if let Some(quorate) = quorate() {
+        run_each(&options(vec![quorate], 3, LONG), SCENARIOS.iter());
+    }
+}
+
+#[test]
+fn five_members_keep_their_promises_whatever_happens() {
+    if let Some(quorate) = quorate() {
+        let scenarios = named(&["kill", "isolate", "one-way", "snapshot", "replace"]);
+        run_each(&options(vec![quorate], 5, SHORT), scenarios);
+    }
+}
+
+#[test]
+fn two_members_of_etcd_and_one_of_quorate_agree() {
+    if let (Some(quorate), Some(etcd)) = (quorate(), etcd()) {
+        let binaries = vec![etcd.clone(), etcd, quorate];
+        run_each(&options(binaries, 3, SHORT), named(MIXED));
+    }
+}
+
+#[test]
+fn one_member_of_etcd_and_two_of_quorate_agree() {
+    if let (Some(quorate), Some(etcd)) = (quorate(), etcd()) {
+        let binaries = vec![etcd, quorate.clone(), quorate];
+        run_each(&options(binaries, 3, SHORT), named(MIXED));
+    }
+}
+
+const MIXED: &[&str] = &[
+    "calm",
+    "kill",
+    "sides",
+    "isolate",
+    "snapshot",
+    "snapshot-storm",
+    "transfer",
+    "learner",
+    "replace",
+    "rolling-restart",
+];
+
+#[test]
+fn a_cluster_of_etcd_becomes_one_of_quorate_and_goes_back_under_load() {
+    if let (Some(quorate), Some(etcd)) = (quorate(), etcd()) {
+        run_each(&options(vec![etcd, quorate], 3, SHORT), named(&["migrate"]));
+    }
+}
+
+#[test]
+fn the_reference_keeps_its_promises_and_every_lie_about_it_is_noticed() {
+    let Some(etcd) = etcd() else {
+        return;
+    };
+    let options = options(vec![etcd], 3, SHORT);
+    run_each(&options, named(&["isolate", "snapshot", "learner"]));
+    let recorded: Recorded = record(&options, Scenario::named("kill-leader").unwrap()).unwrap();
+    println!("{}", recorded.judge().unwrap());
+    for lie in Lie::ALL {
+        let mut recording = recorded.recording.clone();
+        if lie.tell(&mut recording) {
+            assert!(check(&recording).violation_count > 0, "{lie:?} is believed");
+        } else {
+            // Which leases end by themselves within a run is a matter of chance.
+            assert_eq!(lie, Lie::EarlyEnd, "there is nothing to lie about");
+        }
+    }
+}

@@ -168,9 +168,7 @@ async fn serve_stream(
         Method::KvRangeStream => kv::range_stream(context, metadata, inbound, outbound).await,
         Method::WatchWatch => watch::serve(context, metadata, inbound, outbound).await,
         Method::LeaseKeepAlive => lease::keep_alive(context, metadata, inbound, outbound).await,
-        Method::MaintenanceSnapshot => {
-            snapshot::serve(context, metadata, inbound, outbound).await
-        }
+        Method::MaintenanceSnapshot => snapshot::serve(context, metadata, inbound, outbound).await,
         Method::HealthWatch => health::watch(inbound, outbound).await,
         Method::ReflectionV1 => reflection::serve_v1(inbound, outbound).await,
         Method::ReflectionV1Alpha => reflection::serve_v1alpha(inbound, outbound).await,

@@ -82,8 +82,7 @@ fn put_len(out: &mut Gather, tag: u8, len: usize) {
 }
 
 fn put_spliced(out: &mut Gather, tag: u8, bytes: &Bytes) {
-    put_len(out, tag, bytes.len());
-    out.splice(bytes);
+    out.splice_field(tag, bytes);
 }
 
 fn header_len(header: &ResponseHeader) -> usize {
@@ -120,14 +119,11 @@ impl RangeParts<'_> {
             + number_len(unsigned(self.count))
     }
 
-    /// Returns about how many bytes will be copied.
-    fn copied(&self) -> usize {
-        FIXED_BYTES
-            + self
-                .kvs
-                .iter()
-                .map(|kv| Gather::copied(kv.len()) + 6)
-                .sum::<usize>()
+    /// Starts a message that has these parts, of so many bytes in all.
+    fn gather(&self, body_len: usize) -> Gather {
+        let mut out = Gather::with_spliced(body_len, FIXED_BYTES, self.kvs.iter().map(Bytes::len));
+        out.begin(body_len);
+        out
     }
 
     fn put(&self, out: &mut Gather) {
@@ -150,8 +146,7 @@ pub(crate) fn range(header: &ResponseHeader, result: &RangeResult) -> Message {
         more: result.more,
         count: result.count,
     };
-    let mut out = Gather::with_capacity(parts.copied());
-    out.begin(parts.len());
+    let mut out = parts.gather(parts.len());
     parts.put(&mut out);
     out.finish()
 }
@@ -167,8 +162,7 @@ pub(crate) fn range_chunk(last: Option<(&ResponseHeader, bool, i64)>, kvs: &[Byt
         count,
     };
     let len = parts.len();
-    let mut out = Gather::with_capacity(parts.copied());
-    out.begin(field_len(len));
+    let mut out = parts.gather(field_len(len));
     put_len(&mut out, tag::STREAM_RANGE, len);
     parts.put(&mut out);
     out.finish()

@@ -1,5 +1,5 @@
 //! Encoded responses: a gather list of bytes, each message with gRPC's prefix in front.
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 
 use crate::frame::PREFIX_BYTES;
 use crate::status::{Code, Status};
@@ -10,11 +10,56 @@ const MESSAGE_MAX_BYTES: usize = 0x7fff_ffff;
 /// Pieces up to this size are copied; larger ones are referred to.
 const COPY_MAX_BYTES: usize = 2048;
 
+/// From this length on, in bytes, a message is large: copying all of it would take as much memory again.
+const LARGE_BYTES: usize = 64 * 1024;
+
+/// Pieces of large messages up to this size are copied.
+const COPY_MAX_BYTES_LARGE: usize = 256;
+
+/// Most bytes of a piece that are its own: a tag and a length.
+const OWN_BYTES_MAX: usize = 7;
+
+/// A few bytes of its own and shared ones behind them.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    own: [u8; OWN_BYTES_MAX],
+    own_len: u8,
+    shared: Bytes,
+}
+
+impl Piece {
+    fn of(shared: Bytes) -> Self {
+        Self {
+            own: [0; OWN_BYTES_MAX],
+            own_len: 0,
+            shared,
+        }
+    }
+
+    /// Returns the bytes in two parts, of which the first may be empty.
+    pub(crate) fn parts(&self) -> (&[u8], &[u8]) {
+        (&self.own[..usize::from(self.own_len)], &self.shared)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.own_len) + self.shared.len()
+    }
+
+    /// Drops bytes in front; there are more.
+    pub(crate) fn advance(&mut self, count: usize) {
+        let of_own = count.min(usize::from(self.own_len));
+        self.own.copy_within(of_own.., 0);
+        // No more than what fits the number.
+        self.own_len -= u8::try_from(of_own).unwrap_or(self.own_len);
+        self.shared.advance(count - of_own);
+    }
+}
+
 /// One or more whole length-prefixed messages, ready for the wire.
 #[derive(Clone, Debug, Default)]
 pub struct Message {
     /// **Invariant:** no piece is empty.
-    pieces: Vec<Bytes>,
+    pieces: Vec<Piece>,
     wire_len: usize,
     count: usize,
     /// Length of the longest message, in bytes.
@@ -56,7 +101,9 @@ impl Message {
     pub fn to_wire(&self) -> Bytes {
         let mut all = BytesMut::with_capacity(self.wire_len);
         for piece in &self.pieces {
-            all.extend_from_slice(piece);
+            let (own, shared) = piece.parts();
+            all.extend_from_slice(own);
+            all.extend_from_slice(shared);
         }
         all.freeze()
     }
@@ -73,7 +120,7 @@ impl Message {
         Err(Status::new(Code::ResourceExhausted, text))
     }
 
-    pub(crate) fn into_pieces(self) -> Vec<Bytes> {
+    pub(crate) fn into_pieces(self) -> Vec<Piece> {
         self.pieces
     }
 }
@@ -81,8 +128,9 @@ impl Message {
 /// Builds a [`Message`] from copied and from shared bytes; the length of each message is known before its bytes.
 #[derive(Debug)]
 pub(crate) struct Gather {
-    pieces: Vec<Bytes>,
+    pieces: Vec<Piece>,
     buf: BytesMut,
+    copy_max: usize,
     /// Bytes in `pieces`.
     cut: usize,
     /// Bytes that were announced, prefixes included.
@@ -98,6 +146,7 @@ impl Gather {
         Self {
             pieces: Vec::new(),
             buf,
+            copy_max: COPY_MAX_BYTES,
             cut: 0,
             announced: 0,
             count: 0,
@@ -132,21 +181,78 @@ impl Gather {
         }
     }
 
+    /// Starts with room for the fields of one message of so many bytes that are copied: `fixed`, and those of the spliced
+    /// ones that are small.
+    pub(crate) fn with_spliced(
+        body_len: usize,
+        fixed: usize,
+        spliced: impl Iterator<Item = usize>,
+    ) -> Self {
+        let copy_max = if body_len >= LARGE_BYTES {
+            COPY_MAX_BYTES_LARGE
+        } else {
+            COPY_MAX_BYTES
+        };
+        let copied = |len| {
+            if len <= copy_max {
+                OWN_BYTES_MAX + len
+            } else {
+                0
+            }
+        };
+        Self {
+            copy_max,
+            ..Self::with_capacity(fixed + spliced.map(copied).sum::<usize>())
+        }
+    }
+
     /// Appends bytes, by reference when they are many.
     pub(crate) fn splice(&mut self, bytes: &Bytes) {
-        if bytes.len() <= COPY_MAX_BYTES {
+        if bytes.len() <= self.copy_max {
             self.buf.put_slice(bytes);
             return;
         }
         self.cut();
-        self.cut += bytes.len();
-        self.pieces.push(bytes.clone());
+        self.refer(Piece::of(bytes.clone()));
+    }
+
+    /// Appends a field with its tag and length, its content by reference when it is long.
+    pub(crate) fn splice_field(&mut self, tag: u8, content: &Bytes) {
+        let mut own = [tag, 0, 0, 0, 0, 0, 0];
+        let mut own_len = 1;
+        let mut len = content.len();
+        // A field of 4 GiB would not fit a message.
+        while own_len < OWN_BYTES_MAX {
+            let [low, ..] = len.to_le_bytes();
+            len >>= 7;
+            own[own_len] = if len == 0 { low & 0x7f } else { low | 0x80 };
+            own_len += 1;
+            if len == 0 {
+                break;
+            }
+        }
+        if content.len() <= self.copy_max {
+            self.buf.put_slice(&own[..own_len]);
+            self.buf.put_slice(content);
+            return;
+        }
+        self.cut();
+        self.refer(Piece {
+            own,
+            own_len: u8::try_from(own_len).unwrap_or(0),
+            shared: content.clone(),
+        });
+    }
+
+    fn refer(&mut self, piece: Piece) {
+        self.cut += piece.len();
+        self.pieces.push(piece);
     }
 
     fn cut(&mut self) {
         if !self.buf.is_empty() {
-            self.cut += self.buf.len();
-            self.pieces.push(self.buf.split().freeze());
+            let copied = self.buf.split().freeze();
+            self.refer(Piece::of(copied));
         }
     }
 

@@ -5,9 +5,9 @@ use std::io::IoSlice;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 
-use crate::message::Message;
+use crate::message::{Message, Piece};
 
 /// Counts bytes that are held until a reader takes them; what it counts, its parent counts too.
 #[derive(Debug, Default)]
@@ -106,7 +106,7 @@ impl Drop for Permit {
 /// The payload of data frames: a message's pieces, counted until the connection has written or dropped them.
 #[derive(Debug)]
 pub(crate) struct SendBuf {
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     /// **Invariant:** the sum of the pieces' lengths; no piece is empty.
     remaining: usize,
     _permit: Permit,
@@ -115,9 +115,9 @@ pub(crate) struct SendBuf {
 impl SendBuf {
     pub(crate) fn new(message: Message, gauge: &Rc<Gauge>) -> Self {
         let remaining = message.wire_len();
-        let pieces: VecDeque<Bytes> = message.into_pieces().into();
+        let pieces: VecDeque<Piece> = message.into_pieces().into();
         debug_assert_eq!(
-            pieces.iter().map(Bytes::len).sum::<usize>(),
+            pieces.iter().map(Piece::len).sum::<usize>(),
             remaining,
             "a message knows its length"
         );
@@ -135,14 +135,26 @@ impl Buf for SendBuf {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.pieces.front().map_or(&[], |piece| piece)
+        match self.pieces.front().map(Piece::parts) {
+            None => &[],
+            Some(([], shared)) => shared,
+            Some((own, _)) => own,
+        }
     }
 
     fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
-        for (slot, piece) in dst.iter_mut().zip(&self.pieces) {
-            *slot = IoSlice::new(piece);
-            filled += 1;
+        for piece in &self.pieces {
+            let (own, shared) = piece.parts();
+            for part in [own, shared] {
+                let Some(slot) = dst.get_mut(filled) else {
+                    return filled;
+                };
+                if !part.is_empty() {
+                    *slot = IoSlice::new(part);
+                    filled += 1;
+                }
+            }
         }
         filled
     }
@@ -164,6 +176,8 @@ impl Buf for SendBuf {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::message::Gather;
 
@@ -188,9 +202,10 @@ mod tests {
         let value = Bytes::from((0..=255).cycle().take(5_000).collect::<Vec<u8>>());
         let build = || {
             let mut gather = Gather::with_capacity(4);
-            gather.begin(value.len() + 4);
+            gather.begin(2 * value.len() + 7);
             gather.put_slice(b"ab");
             gather.splice(&value);
+            gather.splice_field(8, &value);
             gather.put_slice(b"yz");
             SendBuf::new(gather.finish(), &gauge)
         };
@@ -206,6 +221,7 @@ mod tests {
         let filled = fast.chunks_vectored(&mut slices);
         let gathered: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
         assert_eq!(bytes, gathered);
-        assert_eq!(bytes.len(), 5_009);
+        assert_eq!(bytes.len(), 10_012);
+        assert_eq!(bytes[5_007..5_010], [8, 0x88, 0x27]);
     }
 }

@@ -8,6 +8,8 @@ use crate::convert::from_conf_state;
 
 /// Entry bytes kept in memory behind the applied index, whatever the count says.
 const CATCHUP_BYTES: usize = 32 << 20;
+/// The same for a member that has nobody to send them to.
+const ALONE_BYTES: usize = 2 << 20;
 /// Entries between trims of the log in memory.
 const TRIM_ENTRIES: u64 = 100;
 
@@ -109,12 +111,11 @@ impl Member {
             return;
         }
         self.snapshot.trimmed = self.applied.index;
+        let conf = self.node.store().conf_state();
+        let is_alone = self.is_sole_voter() && conf.learners.is_empty();
+        let bytes = if is_alone { ALONE_BYTES } else { CATCHUP_BYTES };
         let log = self.node.mut_store();
-        let point = log.compact_point(
-            self.applied.index,
-            self.config.catchup_entries,
-            CATCHUP_BYTES,
-        );
+        let point = log.compact_point(self.applied.index, self.config.catchup_entries, bytes);
         log.compact(point);
     }
 }

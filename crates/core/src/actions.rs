@@ -80,6 +80,8 @@ pub enum Notice {
     SlowApply {
         /// How long, in nanoseconds.
         took_ns: u64,
+        /// How long it should have taken at most, in nanoseconds.
+        expected_ns: u64,
         /// The request, without values.
         request: String,
         /// Why it failed, if it did.
@@ -96,8 +98,10 @@ pub enum Notice {
     },
     /// Raft has not answered a question for the commit index; it is asked again.
     ReadIndexLate {
-        /// The question's id.
+        /// The new question's id.
         request_id: u64,
+        /// Time after which it is asked once more, in milliseconds.
+        retry_ms: u64,
     },
     /// Linearizable reads waited for the commit index until their time was over.
     ReadIndexTimedOut {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use crate::Token;
 
 /// How long a round waits before it asks raft again. Source: etcd v3.7.1 readIndexRetryTime.
-const RETRY_MS: u64 = 500;
+pub(crate) const RETRY_MS: u64 = 500;
 /// Callers that may wait at once; more are refused as too many requests.
 pub(crate) const MAX_WAITING: usize = 200_000;
 

@@ -6,6 +6,7 @@ use quorate_wal::Synced;
 
 use quorate_rpc::Clock;
 
+use crate::config::GoDuration;
 use crate::log_writer::{Here, LogOrder};
 use crate::queue::{Event, Queue};
 use crate::workers::{BackendOrder, Chore, Workers};
@@ -204,9 +205,50 @@ fn tell(notice: &Notice) {
             tracing::warn!(error = %why, "refused a configuration change")
         }
         Notice::AutoCompacted { revision } => tracing::info!(revision, "completed auto compaction"),
+        Notice::SlowApply {
+            took_ns,
+            expected_ns,
+            request,
+            error,
+        } => {
+            let (took, expected) = (duration(*took_ns), duration(*expected_ns));
+            let error = error.as_deref().map(tracing::field::display);
+            tracing::warn!(
+                %took, "expected-duration" = %expected, prefix = "", %request, response = "", error,
+                "apply request took too long"
+            );
+        }
+        Notice::FailedApply {
+            took_ns,
+            request,
+            error,
+        } => {
+            let took = duration(*took_ns);
+            tracing::warn!(%took, %request, response = "", %error, "failed to apply request");
+        }
+        Notice::ReadIndexLate {
+            request_id,
+            retry_ms,
+        } => {
+            let retry = GoDuration::from(Duration::from_millis(*retry_ms));
+            tracing::warn!(
+                "sent-request-id" = request_id, "retry-timeout" = %retry,
+                "waiting for ReadIndex response took too long, retrying"
+            );
+        }
+        Notice::ReadIndexTimedOut { count } => {
+            tracing::warn!(
+                reads = count,
+                "timed out waiting for read index response (local node might have slow network)"
+            );
+        }
         Notice::LeasesExpired { count } => tracing::debug!(count, "leases expired"),
         _ => tracing::info!("{notice:?}"),
     }
+}
+
+fn duration(ns: u64) -> GoDuration {
+    GoDuration::from(Duration::from_nanos(ns))
 }
 
 fn hex(ids: &[u64]) -> String {

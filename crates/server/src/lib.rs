@@ -20,6 +20,7 @@ pub mod log;
 mod log_writer;
 mod metrics;
 mod no_sync;
+mod observe;
 mod queue;
 pub mod recovery;
 mod run;

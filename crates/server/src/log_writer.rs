@@ -1,12 +1,11 @@
 //! The log and who writes it: its own thread, or the engine when nothing else is to be done.
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use quorate_wal::{Batch, PreparedSegment, Synced, Wal};
 
-use crate::metrics::Metrics;
 use crate::queue::{Event, Queue};
 use crate::workers::Chore;
 
@@ -29,29 +28,26 @@ pub(crate) enum LogOrder {
     Stop,
 }
 
-/// The log with what counts its appends and prepares its segments.
+/// The log with what prepares its segments.
 pub(crate) struct LogWriter {
     wal: Wal,
     chores: SyncSender<Chore>,
-    metrics: Metrics,
     last_append: Duration,
 }
 
 impl LogWriter {
-    pub(crate) fn new(wal: Wal, chores: SyncSender<Chore>, metrics: Metrics) -> Self {
+    pub(crate) fn new(wal: Wal, chores: SyncSender<Chore>) -> Self {
         Self {
             wal,
             chores,
-            metrics,
             last_append: Duration::ZERO,
         }
     }
 
-    fn append(&mut self, batches: &[Batch], bytes: usize) -> Result<Synced, String> {
-        let started = self.metrics.clock();
+    fn append(&mut self, batches: &[Batch]) -> Result<Synced, String> {
+        let started = Instant::now();
         let result = self.wal.append(batches);
         self.last_append = started.elapsed();
-        self.metrics.wal_append(started, bytes);
         result.map_err(|e| format!("cannot write the log: {e}"))
     }
 
@@ -124,7 +120,7 @@ impl Log {
         if writer.last_append > MAX_APPEND_HERE {
             return Ok(Here::Refused(batches));
         }
-        let synced = writer.append(&batches, bytes)?;
+        let synced = writer.append(&batches)?;
         writer.prepare();
         Ok(Here::Synced(synced))
     }
@@ -169,7 +165,7 @@ pub(crate) fn run_log(writer: &Mutex<LogWriter>, orders: &Receiver<LogOrder>, qu
             };
         }
         if !batches.is_empty() {
-            let result = writer.append(&batches, bytes);
+            let result = writer.append(&batches);
             match result {
                 Ok(synced) => queue.push(Event::Synced(synced)),
                 Err(why) => return queue.push(Event::Fatal(why)),

@@ -15,8 +15,9 @@ use crate::bootstrap::{self, Opened};
 use crate::config::{AuthToken, AutoCompaction, Config, Gate, Url};
 use crate::engine::{Ended, Engine};
 use crate::log::Logger;
-use crate::metrics::Metrics;
+use crate::metrics::{MeteredDisk, Metrics};
 use crate::no_sync::NoSyncDisk;
+use crate::observe::{self, MetricsServer};
 use crate::queue::{Event, Queue};
 use crate::recovery;
 use crate::version;
@@ -66,34 +67,47 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
             "--max-request-bytes may be at most {REQUEST_BYTES_MAX}"
         ));
     }
-    let listeners = listen(config)?;
+    let listeners = listen(&config.listen_client_urls)?;
+    let metrics_listeners = listen(&config.listen_metrics_urls)?;
     let disk: Arc<dyn Disk> = if config.unsafe_no_fsync {
         Arc::new(NoSyncDisk)
     } else {
         Arc::new(RealDisk)
     };
+    let metrics = Metrics::new();
+    let disk: Arc<dyn Disk> = Arc::new(MeteredDisk::new(disk, metrics.clone(), config.wal_dir()));
     let opened = open(config, &disk)?;
     logger.write(&config.start_line(!opened.is_new));
     let clock = Clock::start();
     let (turns, wait) = channel();
     watch_signals(turns.clone()).map_err(|e| format!("cannot watch signals: {e}"))?;
-    let metrics = Metrics::new();
     let threads = connection_threads();
-    let mailboxes = Mailboxes::new(threads);
+    // One more than connections have, for the metrics listeners.
+    let mailboxes = Mailboxes::new(threads + 1);
     let queue = Queue::default();
     let (handles, engine) =
         start_engine(config, opened, clock, &queue, &metrics, &mailboxes, &turns)?;
-    let mut registry = Registry::new(threads);
-    registry.add_source(move |text| metrics.render(text));
-    let version = version::ETCD_VERSION.to_owned();
-    registry.add_source(quorate_rpc::member_source(handles.clone(), version));
+    let registry = observe::registry(config, logger, &metrics, &handles, threads + 1);
     let registry = Arc::new(registry);
+    let metrics_server = MetricsServer::start(
+        metrics_listeners,
+        threads,
+        &handles,
+        &mailboxes,
+        &registry,
+        clock,
+        service_options(config),
+    )
+    .map_err(|e| format!("cannot serve metrics: {e}"))?;
     let options = door_options(config, threads);
     let door = FrontDoor::new(listeners, &options, clock, &registry)
         .map_err(|e| format!("cannot serve clients: {e}"))?;
     let ended = serve(
         config, &wait, door, &handles, &mailboxes, &registry, clock, &queue,
     );
+    if let Some(server) = metrics_server {
+        server.close();
+    }
     drop(handles);
     // The engine has ended or was told to; its thread ends with it.
     let _ = engine.join();
@@ -199,7 +213,7 @@ fn open_door(
     Serving { stop, threads }
 }
 
-fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
+fn listen(urls: &[Url]) -> Result<Vec<TcpListener>, String> {
     let bind = |url: &Url| {
         let host = if url.host() == "localhost" {
             "127.0.0.1"
@@ -209,15 +223,12 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
         TcpListener::bind((host, url.port()))
             .map_err(|e| format!("cannot listen on {}: {e}", url.as_str()))
     };
-    config.listen_client_urls.iter().map(bind).collect()
+    urls.iter().map(bind).collect()
 }
 
 fn open(config: &Config, disk: &Arc<dyn Disk>) -> Result<Opened, String> {
     // A member that has data ignores what a new cluster would begin with, as etcd does.
-    let wal_dir = config
-        .wal_dir
-        .clone()
-        .unwrap_or_else(|| config.data_dir.join("member").join("wal"));
+    let wal_dir = config.wal_dir();
     let has_log = quorate_wal::Wal::exists(disk.as_ref(), &wal_dir).unwrap_or(false);
     let (peer_urls, token) = if has_log {
         (
@@ -346,8 +357,9 @@ fn start_engine(
     );
     let tick = config.heartbeat_interval;
     let logger = slog::Logger::root(slog::Discard, slog::o!());
-    let member = Member::new(member_config, log, stores, &logger, clock.now_ms())
+    let mut member = Member::new(member_config, log, stores, &logger, clock.now_ms())
         .map_err(|e| format!("cannot start raft: {e}"))?;
+    member.set_stopwatch(observe::stopwatch(config));
     let stores = member.stores();
     let handles = Handles {
         intake: Arc::new(queue.clone()),

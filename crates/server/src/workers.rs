@@ -10,7 +10,7 @@ use quorate_snap::{Snapshot, SnapshotId, Snapshotter};
 use quorate_wal::{PrepareJob, Preparing, Wal};
 
 use crate::log_writer::{Log, LogOrder, LogWriter, run_log};
-use crate::metrics::Metrics;
+use crate::metrics::{CompactionTimer, Metrics};
 use crate::queue::{Event, Queue};
 
 /// Jobs that may wait for the backend's or the chores' thread; the engine has at most one of each kind under way.
@@ -64,7 +64,7 @@ impl Workers {
         let (backend, backend_orders) = sync_channel(MAX_JOBS);
         let (chores, chore_orders) = sync_channel(MAX_JOBS);
         let mut threads = Vec::new();
-        let writer = LogWriter::new(wal, chores.clone(), metrics.clone());
+        let writer = LogWriter::new(wal, chores.clone());
         let (log, log_orders, writer) = Log::new(writer);
         let events = queue.clone();
         threads.push(spawn("wal", move || {
@@ -105,7 +105,7 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<Joi
 
 /// Flushes come before compaction steps, so that a long compaction never delays one.
 fn run_backend(orders: &Receiver<BackendOrder>, queue: &Queue, pause: Duration, metrics: &Metrics) {
-    let mut compaction: Option<CompactionJob> = None;
+    let mut compaction: Option<(CompactionJob, CompactionTimer)> = None;
     let mut next_step = Instant::now();
     loop {
         let order = if compaction.is_some() {
@@ -125,7 +125,7 @@ fn run_backend(orders: &Receiver<BackendOrder>, queue: &Queue, pause: Duration, 
                 metrics.backend_commit(started);
             }
             Ok(BackendOrder::Compact(job)) => {
-                compaction = Some(job);
+                compaction = Some((job, metrics.compaction()));
                 next_step = Instant::now();
             }
             Ok(BackendOrder::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -134,14 +134,19 @@ fn run_backend(orders: &Receiver<BackendOrder>, queue: &Queue, pause: Duration, 
         if Instant::now() < next_step {
             continue;
         }
-        match compaction.as_mut().map(CompactionJob::step) {
-            None => {}
-            Some(Ok(Progress::Done(_))) => {
-                compaction = None;
+        let Some((mut job, mut timer)) = compaction.take() else {
+            continue;
+        };
+        match timer.step(&mut job) {
+            Ok(Progress::Done(summary)) => {
+                timer.end(&summary);
                 queue.push(Event::Compacted);
             }
-            Some(Ok(_)) => next_step = Instant::now() + pause,
-            Some(Err(e)) => return queue.push(Event::Fatal(format!("cannot compact: {e}"))),
+            Ok(_) => {
+                compaction = Some((job, timer));
+                next_step = Instant::now() + pause;
+            }
+            Err(e) => return queue.push(Event::Fatal(format!("cannot compact: {e}"))),
         }
     }
 }

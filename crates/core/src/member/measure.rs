@@ -1,6 +1,7 @@
 //! Measuring the work of the member, with a clock that others provide.
 use super::Member;
 use crate::actions::Notice;
+use crate::read_index::RETRY_MS;
 use crate::redact::request_text;
 use crate::tally::succeeded;
 use crate::{Applied, Error, Request};
@@ -71,6 +72,7 @@ impl Member {
         self.actions.notices.push(if is_slow {
             Notice::SlowApply {
                 took_ns,
+                expected_ns: self.laps.stopwatch.slow_apply_ns,
                 request,
                 error,
             }
@@ -86,9 +88,11 @@ impl Member {
     /// Tells that raft was asked for the commit index again because it did not answer.
     pub(super) fn measure_read_index(&mut self, request_id: u64, at_once: bool) {
         if self.reads.is_asked_again() && !at_once {
-            self.actions
-                .notices
-                .push(Notice::ReadIndexLate { request_id });
+            let retry_ms = RETRY_MS;
+            self.actions.notices.push(Notice::ReadIndexLate {
+                request_id,
+                retry_ms,
+            });
         }
     }
 

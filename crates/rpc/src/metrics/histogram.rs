@@ -163,10 +163,6 @@ impl<const N: usize> Times<N> {
         self.sum_ns.add(ns);
     }
 
-    pub(super) fn count(&self) -> u64 {
-        self.count.get()
-    }
-
     /// Returns the sum of histograms with the same bounds, which all have; in seconds.
     pub(super) fn sum<'a>(all: impl IntoIterator<Item = &'a Self>) -> HistogramSnapshot {
         let mut sum: Option<HistogramSnapshot> = None;

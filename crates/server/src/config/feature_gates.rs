@@ -34,6 +34,15 @@ enum Stage {
     Beta,
 }
 
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Alpha => "ALPHA",
+            Self::Beta => "BETA",
+        }
+    }
+}
+
 /// What setting a gate does here.
 enum GateEffect {
     Built,
@@ -146,6 +155,18 @@ impl FeatureGates {
         ROWS.iter().map(|row| (row.name, self.state(row)))
     }
 
+    /// Returns every gate by name with its stage as etcd prints it and its state, those for whole stages included.
+    pub(crate) fn stages(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> + '_ {
+        let all = [(ALL_ALPHA, Stage::Alpha), (ALL_BETA, Stage::Beta)];
+        let set = |name| self.set.get(name).copied().unwrap_or(false);
+        let rows = ROWS
+            .iter()
+            .map(|row| (row.name, row.stage.name(), self.state(row)));
+        all.into_iter()
+            .map(move |(name, stage)| (name, stage.name(), set(name)))
+            .chain(rows)
+    }
+
     /// Returns the gates that are set to a state whose effect is not built.
     pub(crate) fn not_built(&self) -> Vec<&'static str> {
         let differs = |row: &&GateRow| {
@@ -184,11 +205,7 @@ impl FeatureGates {
                 (ALL_BETA, Stage::Beta, false),
             ])
             .map(|(name, stage, default)| {
-                let stage = if stage == Stage::Alpha {
-                    "ALPHA"
-                } else {
-                    "BETA"
-                };
+                let stage = stage.name();
                 format!("{name}=true|false ({stage} - default={default})")
             })
             .collect();

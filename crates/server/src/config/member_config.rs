@@ -37,6 +37,8 @@ pub struct Config {
     pub pre_vote: bool,
     /// Listeners for clients; sorted, all of them plain HTTP.
     pub listen_client_urls: Vec<Url>,
+    /// Listeners for metrics and health alone; sorted, all of them plain HTTP.
+    pub listen_metrics_urls: Vec<Url>,
     /// Client URLs published; sorted.
     pub advertise_client_urls: Vec<Url>,
     /// Listeners for members; sorted.
@@ -184,6 +186,7 @@ impl Config {
             initial_election_tick_advance: flags.switch("initial-election-tick-advance"),
             pre_vote: flags.switch("pre-vote"),
             listen_client_urls: flags.urls("listen-client-urls").to_vec(),
+            listen_metrics_urls: flags.urls("listen-metrics-urls").to_vec(),
             advertise_client_urls: flags.urls("advertise-client-urls").to_vec(),
             listen_peer_urls: flags.urls("listen-peer-urls").to_vec(),
             initial_advertise_peer_urls: flags.urls("initial-advertise-peer-urls").to_vec(),
@@ -232,6 +235,13 @@ impl Config {
             unsafe_no_fsync: flags.switch("unsafe-no-fsync"),
             log,
         })
+    }
+
+    /// Returns the directory of the log.
+    pub fn wal_dir(&self) -> PathBuf {
+        self.wal_dir
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("member").join("wal"))
     }
 
     /// Returns the time without a leader after which an election starts: a whole number of heartbeats.

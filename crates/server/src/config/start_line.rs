@@ -61,7 +61,7 @@ impl Config {
             .list("listen-peer-urls", texts(&self.listen_peer_urls))
             .list("advertise-client-urls", texts(&self.advertise_client_urls))
             .list("listen-client-urls", texts(&self.listen_client_urls))
-            .list("listen-metrics-urls", texts(&[]))
+            .list("listen-metrics-urls", texts(&self.listen_metrics_urls))
             .list("cors", ["*"])
             .list("host-whitelist", ["*"])
             .text("initial-cluster", unread(&self.initial_cluster))

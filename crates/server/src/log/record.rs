@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::panic::Location;
 
-use super::Level;
 use super::caller::Caller;
 use super::encode::Fields;
+use super::{Level, timestamp};
 
 /// A line in the making: fields stand in the order in which they are added.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ enum Field {
     Int(i64),
     Uint(u64),
     List(Vec<String>),
+    /// Microseconds since 1970.
+    Time(u64),
 }
 
 impl Record {
@@ -57,6 +59,11 @@ impl Record {
     /// Adds an unsigned number.
     pub fn uint(self, key: &'static str, value: u64) -> Record {
         self.field(key, Field::Uint(value))
+    }
+
+    /// Adds a moment, given in microseconds since 1970.
+    pub fn time(self, key: &'static str, unix_micros: u64) -> Record {
+        self.field(key, Field::Time(unix_micros))
     }
 
     /// Adds a list of texts.
@@ -99,6 +106,11 @@ impl Record {
                 Field::Int(number) => out.plain(key, number),
                 Field::Uint(number) => out.plain(key, number),
                 Field::List(values) => out.list(key, values),
+                Field::Time(unix_micros) => {
+                    let mut text = String::new();
+                    timestamp::write(&mut text, *unix_micros);
+                    out.text(key, &text);
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ pub(super) const MONITORING: &[Flag] = &[
         "Serves profiles of the Go runtime under /debug/pprof."),
     flag("metrics", Kind::Text, "basic", Effect::Built,
         "basic, or extensive for times of calls too."),
-    flag("listen-metrics-urls", Kind::Urls, "", Effect::NotBuilt,
+    flag("listen-metrics-urls", Kind::Urls, "", Effect::BuiltFor(effect::urls_are_http, "http URLs"),
         "Where else to listen for metrics and health."),
 ];
 

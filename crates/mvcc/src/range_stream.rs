@@ -98,6 +98,11 @@ impl RangeStream {
         })
     }
 
+    /// Says whether the last piece was given out.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Returns the next piece, `None` after the last.
     ///
     /// # Errors

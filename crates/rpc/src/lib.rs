@@ -42,6 +42,7 @@
 //!     fn http(&self, _: HttpRequest) -> Later<HttpResponse> {
 //!         Box::pin(async { HttpResponse { status: 503, headers: vec![], body: Bytes::new() } })
 //!     }
+//!     fn stop(&self) {}
 //!     fn tick(&self, _now_ms: u64) {}
 //! }
 //!
@@ -58,6 +59,7 @@
 //! # }
 //! ```
 
+mod beside;
 mod clock;
 mod deadline;
 mod encode;

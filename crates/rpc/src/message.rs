@@ -1,11 +1,14 @@
 //! Encoded responses: a gather list of bytes, each message with gRPC's prefix in front.
+use std::sync::Arc;
+
 use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 
+use crate::beside::Room;
 use crate::frame::PREFIX_BYTES;
 use crate::status::{Code, Status};
 
 /// The longest message that may be sent. Source: etcd v3.7.1 server/etcdserver/api/v3rpc/grpc.go, `maxSendBytes`.
-const MESSAGE_MAX_BYTES: usize = 0x7fff_ffff;
+pub(crate) const MESSAGE_MAX_BYTES: usize = 0x7fff_ffff;
 
 /// Pieces up to this size are copied; larger ones are referred to.
 const COPY_MAX_BYTES: usize = 2048;
@@ -64,6 +67,8 @@ pub struct Message {
     count: usize,
     /// Length of the longest message, in bytes.
     longest: usize,
+    /// What it takes of the room for large answers, for as long as it lives.
+    room: Option<Arc<Room>>,
 }
 
 impl Message {
@@ -120,8 +125,14 @@ impl Message {
         Err(Status::new(Code::ResourceExhausted, text))
     }
 
-    pub(crate) fn into_pieces(self) -> Vec<Piece> {
-        self.pieces
+    /// Keeps room for as long as the message lives, on its way to the wire included.
+    pub(crate) fn keep_room(&mut self, room: Room) {
+        self.room = Some(Arc::new(room));
+    }
+
+    /// Takes the message apart: its pieces, and the room it keeps.
+    pub(crate) fn into_parts(self) -> (Vec<Piece>, Option<Arc<Room>>) {
+        (self.pieces, self.room)
     }
 }
 
@@ -272,6 +283,7 @@ impl Gather {
             wire_len: self.cut,
             count: self.count,
             longest: self.longest,
+            room: None,
         }
     }
 

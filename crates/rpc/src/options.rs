@@ -24,11 +24,17 @@ pub struct Options {
     pub max_connections: usize,
     /// How long a stop waits for the calls under way before it cuts them, in milliseconds.
     pub drain_ms: u64,
-    /// The most bytes of answers that wait to be read on one connection before new calls on it are held back.
+    /// The most bytes of answers that wait to be read on one connection before its streams wait and new calls on it are
+    /// held back; at four times as many it is cut, but for large answers, which have a limit for the whole process.
     pub connection_unsent_max_bytes: usize,
-    /// The most bytes of answers that wait to be read on one connection thread; beyond it, connections that have any
-    /// start no new calls.
+    /// The most bytes of answers that wait to be read on one connection thread; beyond it, connections that have any wait
+    /// as they do beyond a limit of their own; at four times as many those are cut that add to it.
     pub thread_unsent_max_bytes: usize,
+    /// Calls under way on one connection thread; more are refused.
+    pub thread_streams_max: usize,
+    /// How long a connection may take nothing of what waits for it, while memory for answers is short, before it is
+    /// closed, in milliseconds.
+    pub stall_ms: u64,
     /// The most bytes that one stream may have queued for a reader that does not keep up; the sender waits, and what
     /// waits for it can be put together.
     pub stream_unsent_max_bytes: usize,
@@ -53,7 +59,9 @@ impl Default for Options {
             max_connections: 100_000,
             drain_ms: 5_000,
             connection_unsent_max_bytes: 32 * 1024 * 1024,
-            thread_unsent_max_bytes: 512 * 1024 * 1024,
+            thread_unsent_max_bytes: 256 * 1024 * 1024,
+            thread_streams_max: 1_000_000,
+            stall_ms: 30_000,
             stream_unsent_max_bytes: 64 * 1024,
             thread_unfinished_max_bytes: 256 * 1024 * 1024,
         }

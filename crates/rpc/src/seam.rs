@@ -26,6 +26,22 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// Gives the answer, whenever it comes.
+    ///
+    /// # Errors
+    ///
+    /// The status that the call ends with.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of the answer.
+    pub async fn wait(self) -> Result<Message, Status> {
+        match self {
+            Self::Now(answer) => answer,
+            Self::Later(later) => later.await,
+        }
+    }
+
     /// Makes an answer that comes later.
     pub fn later(future: impl Future<Output = Result<Message, Status>> + 'static) -> Self {
         Self::Later(Box::pin(future))
@@ -81,6 +97,9 @@ pub trait Service: 'static {
 
     /// Answers an HTTP/1.1 request.
     fn http(&self, request: HttpRequest) -> Later<HttpResponse>;
+
+    /// Is told once that the front door closes: calls under way are about to end.
+    fn stop(&self);
 
     /// Is called every tick of the thread's coarse clock.
     fn tick(&self, now_ms: u64);

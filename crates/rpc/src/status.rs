@@ -442,6 +442,15 @@ impl Status {
         "etcdserver: too many unfinished requests",
     );
 
+    /// Large answers that nobody reads hold all the memory set aside for them.
+    pub const UNREAD_ANSWERS: Status = Status::fixed(
+        Code::ResourceExhausted,
+        "etcdserver: too many large answers wait to be read",
+    );
+    /// A connection thread serves as many calls as it may.
+    pub const TOO_MANY_STREAMS: Status =
+        Status::fixed(Code::ResourceExhausted, "etcdserver: too many open streams");
+
     /// Makes the status of a method that etcd has and this server has not.
     pub fn unknown_method(service: &str, method: &str) -> Self {
         Self::new(
@@ -502,6 +511,7 @@ impl From<quorate_mvcc::Error> for Status {
             Error::LeaseNotFound => Self::LEASE_NOT_FOUND,
             Error::Compacted => Self::COMPACTED,
             Error::FutureRevision => Self::FUTURE_REV,
+            Error::TooLarge => Self::UNREAD_ANSWERS,
             other => Self::new(Code::Unknown, other.to_string()),
         }
     }

@@ -3,12 +3,13 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use crate::beside::is_room_short;
 use crate::clock::Clock;
 use crate::deadline::Deadlines;
 use crate::http2::ConnectionState;
 use crate::metrics::ThreadMetrics;
 use crate::options::Options;
-use crate::send::Gauge;
+use crate::send::{Gauge, GaugeLimits};
 
 /// How often the thread's coarse clock moves, in milliseconds.
 pub(crate) const TICK_MS: u64 = 20;
@@ -26,27 +27,32 @@ pub(crate) struct Thread {
     pub(crate) deadlines: Rc<Deadlines>,
     /// Bytes of answers that have not been read.
     pub(crate) unsent: Rc<Gauge>,
+    /// Calls under way.
+    streams: Cell<usize>,
     /// Bytes of request messages that are not complete.
     pub(crate) unfinished: Rc<Gauge>,
     pub(crate) metrics: Arc<ThreadMetrics>,
     connections: RefCell<Vec<Weak<ConnectionState>>>,
     live: Cell<usize>,
+    is_draining: Cell<bool>,
     inspected_ms: Cell<u64>,
 }
 
 impl Thread {
     pub(crate) fn new(options: Options, clock: Clock, metrics: Arc<ThreadMetrics>) -> Rc<Self> {
         Rc::new(Self {
-            options,
             clock,
             now_ms: Rc::new(Cell::new(clock.now_ms())),
             deadlines: Rc::default(),
-            unsent: Gauge::new(None),
+            unsent: Gauge::with(None, limits(options.thread_unsent_max_bytes)),
+            streams: Cell::new(0),
             unfinished: Gauge::new(None),
             metrics,
             connections: RefCell::default(),
             live: Cell::new(0),
+            is_draining: Cell::new(false),
             inspected_ms: Cell::new(0),
+            options,
         })
     }
 
@@ -62,11 +68,13 @@ impl Thread {
     }
 
     fn inspect(&self, now_ms: u64) {
+        let is_memory_short =
+            is_room_short() || self.unsent.bytes() >= self.options.thread_unsent_max_bytes / 2;
         self.connections
             .borrow_mut()
             .retain(|connection| match connection.upgrade() {
                 Some(connection) => {
-                    connection.inspect(now_ms, &self.options);
+                    connection.inspect(now_ms, &self.options, is_memory_short);
                     true
                 }
                 None => false,
@@ -80,11 +88,34 @@ impl Thread {
             .push(Rc::downgrade(connection));
     }
 
+    /// Says whether the thread is on its way out.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
     /// Tells all connections to take no new calls and to end with the last of those under way.
     pub(crate) fn drain(&self) {
+        self.is_draining.set(true);
         for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
             connection.drain();
         }
+    }
+
+    /// Counts a call until the guard is dropped; `None` when there are too many.
+    pub(crate) fn begin_stream(self: &Rc<Self>) -> Option<StreamGuard> {
+        let streams = self.streams.get();
+        (streams < self.options.thread_streams_max).then(|| {
+            self.streams.set(streams + 1);
+            StreamGuard(self.clone())
+        })
+    }
+
+    /// Makes the gauge of a connection's answers.
+    pub(crate) fn unsent_of_connection(&self) -> Rc<Gauge> {
+        Gauge::with(
+            Some(self.unsent.clone()),
+            limits(self.options.connection_unsent_max_bytes),
+        )
     }
 
     /// Counts a connection of either protocol until the guard is dropped.
@@ -96,6 +127,32 @@ impl Thread {
     /// Returns how many connections are open.
     pub(crate) fn live(&self) -> usize {
         self.live.get()
+    }
+}
+
+/// Counts one call; also the call's way to what its thread shares.
+#[derive(Debug)]
+pub(crate) struct StreamGuard(Rc<Thread>);
+
+impl std::ops::Deref for StreamGuard {
+    type Target = Rc<Thread>;
+
+    fn deref(&self) -> &Rc<Thread> {
+        &self.0
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+    }
+}
+
+/// What may pile up unread: from `max_bytes` on everyone who can wait waits, far beyond it the connection is cut.
+fn limits(max_bytes: usize) -> GaugeLimits {
+    GaugeLimits {
+        pause_bytes: max_bytes,
+        cut_bytes: max_bytes.saturating_mul(4),
     }
 }
 

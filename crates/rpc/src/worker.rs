@@ -5,8 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
 
@@ -30,6 +32,11 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(120);
 /// The pauses after an accept that failed, for want of file descriptors mostly.
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long a connection may be silent before the kernel asks after it, how often it asks again, and how often in all.
+const TCP_KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const TCP_KEEPALIVE_COUNT: u32 = 9;
 
 /// How often a stopping thread looks whether its connections are gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
@@ -193,6 +200,7 @@ impl Worker {
                 serve_connection(socket, thread, service, stop).await;
             });
         }
+        service.stop();
         drain(&thread).await;
     }
 }
@@ -284,7 +292,7 @@ async fn accept(
         return;
     };
     let mut pause = ACCEPT_PAUSE_MIN;
-    let mut next = 0;
+    let mut next: usize = 0;
     loop {
         let Ok(permit) = limit.clone().acquire_owned().await else {
             return;
@@ -298,15 +306,91 @@ async fn accept(
             }
         };
         pause = ACCEPT_PAUSE_MIN;
-        // A socket that fails here is gone already; it goes on to fail where it is served.
-        let _ = socket.set_nodelay(true);
+        set_options(&socket);
         let Ok(socket) = socket.into_std() else {
             continue;
         };
-        let worker = &workers[next % workers.len()];
         next = next.wrapping_add(1);
-        if worker.send((socket, permit)).await.is_err() {
-            return;
+        hand_over(&workers, next, (socket, permit));
+    }
+}
+
+/// Gives a socket to the next thread that has room for it. When none has, the socket is closed: the threads do not keep
+/// up, and the one that accepts serves connections too and waits for none.
+fn hand_over(workers: &[mpsc::Sender<Accepted>], next: usize, mut accepted: Accepted) {
+    for at in 0..workers.len() {
+        match workers[(next + at) % workers.len()].try_send(accepted) {
+            Ok(()) => return,
+            Err(TrySendError::Full(back) | TrySendError::Closed(back)) => accepted = back,
         }
+    }
+}
+
+/// Sets what etcd sets on every connection. A socket that fails here is gone already; it goes on to fail where it is
+/// served.
+///
+/// Source: etcd v3.7.1 client/pkg/transport/keepalive_listener.go, over the interval and count that Go sets.
+fn set_options(socket: &TcpStream) {
+    let _ = socket.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(socket, true);
+    let _ = sockopt::set_tcp_keepidle(socket, TCP_KEEPALIVE_IDLE);
+    let _ = sockopt::set_tcp_keepintvl(socket, TCP_KEEPALIVE_INTERVAL);
+    let _ = sockopt::set_tcp_keepcnt(socket, TCP_KEEPALIVE_COUNT);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_goes_to_a_thread_with_room_and_is_closed_when_there_is_none() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let addr = listener.local_addr().unwrap();
+            let limit = Arc::new(Semaphore::new(10));
+            let accepted = || {
+                let socket = std::net::TcpStream::connect(addr).unwrap();
+                (socket, limit.clone().try_acquire_owned().unwrap())
+            };
+            let (first, mut at_first) = mpsc::channel(1);
+            let (second, mut at_second) = mpsc::channel(1);
+            let workers = [first, second];
+            for _ in 0..3 {
+                hand_over(&workers, 0, accepted());
+            }
+            assert!(at_first.try_recv().is_ok() && at_first.try_recv().is_err());
+            assert!(at_second.try_recv().is_ok() && at_second.try_recv().is_err());
+            assert_eq!(limit.available_permits(), 10, "the third is closed");
+        });
+    }
+
+    #[test]
+    fn connections_are_kept_alive_as_by_etcd() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let socket = TcpStream::connect(listener.local_addr().unwrap())
+                .await
+                .unwrap();
+            set_options(&socket);
+            assert!(socket.nodelay().unwrap());
+            assert!(sockopt::socket_keepalive(&socket).unwrap());
+            assert_eq!(
+                sockopt::tcp_keepidle(&socket).unwrap(),
+                Duration::from_secs(30)
+            );
+            assert_eq!(
+                sockopt::tcp_keepintvl(&socket).unwrap(),
+                Duration::from_secs(15)
+            );
+            assert_eq!(sockopt::tcp_keepcnt(&socket).unwrap(), 9);
+        });
     }
 }

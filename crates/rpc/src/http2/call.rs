@@ -11,12 +11,12 @@ use super::{MessageStream, Reply, slow};
 use crate::deadline::Deadline;
 use crate::message::Message;
 use crate::metadata::Metadata;
-use crate::method::Method;
+use crate::method::{Kind, Method};
 use crate::metrics::CallStart;
 use crate::seam::{Answer, Later, Service};
 use crate::send::Gauge;
 use crate::status::Status;
-use crate::thread::Thread;
+use crate::thread::{StreamGuard, Thread};
 
 /// A call under way; ready when nothing more is to be done for it.
 pub(crate) enum Call<S> {
@@ -35,10 +35,19 @@ impl<S: Service> Future for Call<S> {
     }
 }
 
+impl<S> Call<S> {
+    /// Ends a call that would not end by itself; the others go on.
+    pub(crate) fn stop(&mut self) {
+        if let Self::Stream(stream) = self {
+            stream.stop();
+        }
+    }
+}
+
 /// What every kind of call has.
 pub(crate) struct Base {
     pub(crate) deadline: Option<Deadline>,
-    pub(crate) thread: Rc<Thread>,
+    pub(crate) thread: StreamGuard,
 }
 
 impl Base {
@@ -49,7 +58,7 @@ impl Base {
 
     /// Counts how long the call took; gives it when it is to be reported.
     fn ended(&self, method: Method, started: CallStart) -> Option<std::time::Duration> {
-        let Thread { clock, now_ms, .. } = &*self.thread;
+        let Thread { clock, now_ms, .. } = &**self.thread;
         self.thread
             .metrics
             .call_ended(method, started, now_ms.get(), *clock)
@@ -185,6 +194,14 @@ impl Stream {
             handler: Some(handler),
             method,
             started,
+        }
+    }
+
+    /// Ends a conversation; what only answers one request goes on to its end.
+    fn stop(&mut self) {
+        if self.method.kind() == Kind::BidiStream && self.handler.take().is_some() {
+            let _ = self.base.ended(self.method, self.started);
+            self.reply.borrow_mut().finish(Err(Status::STOPPED));
         }
     }
 

@@ -1,5 +1,6 @@
 //! One HTTP/2 connection: takes in calls, polls them, and writes what they have to say.
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -20,6 +21,7 @@ use crate::net::{PingPolicy, Wire, WireHandle};
 use crate::options::{Options, STREAMS_MAX};
 use crate::seam::{Inbound, Outbound, Service};
 use crate::send::{Gauge, SendBuf};
+use crate::status::Status;
 use crate::thread::{LiveGuard, Thread};
 
 /// How many calls one turn starts before other connections get theirs.
@@ -34,7 +36,14 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// The most bytes that a request's header may have once decoded.
 ///
 /// Differs from etcd: 16 MiB there, held for each stream before anyone has been authenticated.
-const HEADER_LIST_MAX_BYTES: u32 = 256 * 1024;
+const HEADER_LIST_MAX_BYTES: u32 = 64 * 1024;
+
+/// Decoded headers of calls that are held back until their client reads what waits for it, in bytes; beyond it the
+/// connection is cut.
+const HELD_BACK_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// What a call that is held back counts besides its header, in bytes.
+const HELD_BACK_EACH_BYTES: usize = 512;
 
 /// What small data frames that wait to be taken may count, in bytes; each counts 256. Requests that are held back because
 /// their client does not read are such frames.
@@ -59,6 +68,10 @@ pub(crate) struct ConnectionState {
     wants_drain: Cell<bool>,
     is_dead: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    unsent: Rc<Gauge>,
+    /// How much had gone out when the sweep last looked, and since when that is so.
+    sent: Cell<u64>,
+    moved_ms: Cell<u64>,
 }
 
 /// Tells when a connection was last heard of.
@@ -73,13 +86,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug> ReadClock for WireHand
 }
 
 impl ConnectionState {
-    /// Decides whether the connection is to be pinged or given up.
-    pub(crate) fn inspect(&self, now_ms: u64, options: &Options) {
-        if self
+    /// Decides whether the connection is to be pinged or given up. While memory for answers is short, those are given up
+    /// that take none of theirs.
+    pub(crate) fn inspect(&self, now_ms: u64, options: &Options, is_memory_short: bool) {
+        let is_leaving_late = self
             .leaving_since_ms
             .get()
-            .is_some_and(|since| now_ms >= since + LEAVE_MS)
-        {
+            .is_some_and(|since| now_ms >= since + LEAVE_MS);
+        if is_leaving_late || (self.is_stalled(now_ms, options) && is_memory_short) {
             self.is_dead.set(true);
             self.wake();
             return;
@@ -106,6 +120,15 @@ impl ConnectionState {
         }
     }
 
+    /// Says whether the client has taken nothing for long of what waits for it.
+    fn is_stalled(&self, now_ms: u64, options: &Options) -> bool {
+        let sent = self.unsent.sent();
+        if self.unsent.bytes() == 0 || sent != self.sent.replace(sent) {
+            self.moved_ms.set(now_ms);
+        }
+        now_ms >= self.moved_ms.get().saturating_add(options.stall_ms)
+    }
+
     /// Tells the connection to end with its last call.
     pub(crate) fn drain(&self) {
         self.wants_drain.set(true);
@@ -126,6 +149,9 @@ impl ConnectionState {
     }
 }
 
+/// A call whose header has come.
+type Incoming = (Request<RecvStream>, SendResponse<SendBuf>);
+
 /// A connection that is served by polling it.
 pub(crate) struct Connection<S, T> {
     h2: h2::server::Connection<Wire<T>, SendBuf>,
@@ -135,6 +161,9 @@ pub(crate) struct Connection<S, T> {
     service: Rc<S>,
     thread: Rc<Thread>,
     unsent: Rc<Gauge>,
+    /// Calls that are not started because their client does not read.
+    held_back: VecDeque<Incoming>,
+    held_back_bytes: usize,
     state: Rc<ConnectionState>,
     is_leaving: bool,
     _live: LiveGuard,
@@ -165,6 +194,7 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
             .await
             .ok()?;
         wire.defer_flush();
+        let unsent = thread.unsent_of_connection();
         let state = Rc::new(ConnectionState {
             last_read_ms: Box::new(wire.clone()),
             ping_sent_ms: Cell::new(None),
@@ -173,6 +203,9 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
             wants_drain: Cell::new(false),
             is_dead: Cell::new(false),
             waker: RefCell::new(None),
+            unsent: unsent.clone(),
+            sent: Cell::new(0),
+            moved_ms: Cell::new(thread.now_ms.get()),
         });
         thread.register(&state);
         Some(Self {
@@ -181,7 +214,9 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
             wire,
             calls: FuturesUnordered::new(),
             service,
-            unsent: Gauge::new(Some(thread.unsent.clone())),
+            unsent,
+            held_back: VecDeque::new(),
+            held_back_bytes: 0,
             state,
             is_leaving: false,
             _live: thread.enter(),
@@ -222,11 +257,17 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
 
     /// Does everything there is to do now; ready when the connection is over.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wire.begin_turn();
         self.obey(cx);
         let is_over = self.poll_accept(cx).is_ready();
         while let Poll::Ready(Some(())) = Pin::new(&mut self.calls).poll_next(cx) {}
-        self.wire.set_open_streams(self.calls.len());
-        if is_over || matches!(self.wire.poll_flush(cx), Poll::Ready(Err(_))) {
+        // A call that has ended may still be on its way out.
+        let has_streams = !self.calls.is_empty() || self.h2.has_streams();
+        self.wire.set_has_streams(has_streams);
+        if is_over
+            || self.unsent.is_cut()
+            || matches!(self.wire.poll_flush(cx), Poll::Ready(Err(_)))
+        {
             return Poll::Ready(());
         }
         Poll::Pending
@@ -236,6 +277,7 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
     fn obey(&mut self, cx: &mut Context<'_>) {
         if self.state.wants_drain.take() {
             self.h2.graceful_shutdown();
+            self.calls.iter_mut().for_each(Call::stop);
         }
         let Some(pings) = &mut self.pings else { return };
         if self.state.wants_ping.take() {
@@ -248,12 +290,24 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
     /// Moves frames in and out, and starts the calls that came in.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..STARTS_MAX {
-            if !self.may_start() {
+            let may_start = !self.unsent.is_paused();
+            if may_start && let Some(incoming) = self.held_back.pop_front() {
+                self.held_back_bytes -= held_back_bytes(&incoming);
+                self.start(cx, incoming);
+                continue;
+            }
+            if !may_start {
                 self.unsent.wake_on_release(cx.waker());
-                return self.h2.poll_closed(cx).map(|_| ());
             }
             match ready!(self.h2.poll_accept(cx)) {
-                Some(Ok((request, respond))) => self.start(cx, request, respond),
+                Some(Ok(incoming)) if may_start => self.start(cx, incoming),
+                Some(Ok(incoming)) => {
+                    self.held_back_bytes += held_back_bytes(&incoming);
+                    self.held_back.push_back(incoming);
+                    if self.held_back_bytes > HELD_BACK_MAX_BYTES {
+                        return Poll::Ready(());
+                    }
+                }
                 Some(Err(_)) | None => return Poll::Ready(()),
             }
         }
@@ -261,20 +315,7 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
         Poll::Pending
     }
 
-    /// Says whether the client reads fast enough to be given more.
-    fn may_start(&self) -> bool {
-        let unsent = self.unsent.bytes();
-        let options = &self.thread.options;
-        unsent < options.connection_unsent_max_bytes
-            && (unsent == 0 || self.thread.unsent.bytes() < options.thread_unsent_max_bytes)
-    }
-
-    fn start(
-        &mut self,
-        cx: &mut Context<'_>,
-        request: Request<RecvStream>,
-        respond: SendResponse<SendBuf>,
-    ) {
+    fn start(&mut self, cx: &mut Context<'_>, (request, respond): Incoming) {
         let accepted = match judge(&request) {
             Ok(accepted) => accepted,
             Err(refused) => {
@@ -291,6 +332,14 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
         let method = accepted.method;
         let thread = self.thread.clone();
         thread.metrics.started(method);
+        let mut reply = Reply::new(respond, accepted.content_type, method, thread.clone());
+        let Some(guard) = thread.begin_stream() else {
+            return reply.finish(Err(Status::TOO_MANY_STREAMS));
+        };
+        // Such a call would only be ended with all others of its kind.
+        if thread.is_draining() && method.kind() == Kind::BidiStream {
+            return reply.finish(Err(Status::STOPPED));
+        }
         let deadline = accepted.timeout_ms.map(|timeout_ms| {
             thread
                 .deadlines
@@ -298,7 +347,7 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
         });
         let base = Base {
             deadline,
-            thread: thread.clone(),
+            thread: guard,
         };
         let inbound = MessageStream::new(
             request.into_body(),
@@ -306,7 +355,6 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
             method,
             thread.clone(),
         );
-        let reply = Reply::new(respond, accepted.content_type, method, thread.clone());
         if method.kind() == Kind::Unary {
             let context = (method, accepted.metadata);
             let mut call = Unary::new(
@@ -333,4 +381,13 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
             base, method, reply, handler,
         ))));
     }
+}
+
+/// Returns what a call counts that is held back.
+fn held_back_bytes((request, _): &Incoming) -> usize {
+    let fields = request.headers().iter();
+    let header: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    header + request.uri().path().len() + HELD_BACK_EACH_BYTES
 }

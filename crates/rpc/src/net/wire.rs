@@ -29,6 +29,14 @@ const PING_STRIKES_MAX: u32 = 2;
 /// Source: grpc-go v1.82.1 internal/transport/http2_server.go `defaultPingTimeout`.
 const IDLE_PING_MIN_MS: u64 = 2 * 60 * 60 * 1000;
 
+/// How far apart pings must be when no time is set, in milliseconds.
+///
+/// Source: grpc-go v1.82.1 internal/transport/defaults.go `defaultKeepalivePolicyMinTime`.
+const PING_MIN_MS: u64 = 5 * 60 * 1000;
+
+/// How many calls' headers are taken in before other connections get their turn.
+const HEADERS_PER_TURN_MAX: usize = 256;
+
 /// How many SETTINGS frames a client may send for every byte-carrying frame of ours before it is sent away.
 const SETTINGS_STRIKES_MAX: u32 = 1_000;
 
@@ -45,23 +53,26 @@ const ENHANCE_YOUR_CALM: u32 = 0xb;
 pub(crate) struct PingPolicy {
     min_ms: u64,
     last_ping_ms: Option<u64>,
+    is_forgiven: bool,
     strikes: u32,
     settings: u32,
 }
 
 impl PingPolicy {
+    /// A `min_ms` of 0 is grpc-go's own minimum.
     pub(crate) fn new(min_ms: u64) -> Self {
         Self {
-            min_ms,
+            min_ms: if min_ms == 0 { PING_MIN_MS } else { min_ms },
             last_ping_ms: None,
+            is_forgiven: false,
             strikes: 0,
             settings: 0,
         }
     }
 
-    /// Forgives everything so far: headers or data went out, so the client had reason to measure.
+    /// Forgives everything so far, and the next ping: headers or data went out, so the client had reason to measure.
     fn forgive(&mut self) {
-        self.strikes = 0;
+        self.is_forgiven = true;
         self.settings = 0;
     }
 
@@ -72,13 +83,12 @@ impl PingPolicy {
         } else {
             IDLE_PING_MIN_MS
         };
-        if self
-            .last_ping_ms
-            .is_some_and(|last| now_ms < last.saturating_add(min_ms))
-        {
+        let last_ping_ms = self.last_ping_ms.replace(now_ms);
+        if std::mem::take(&mut self.is_forgiven) {
+            self.strikes = 0;
+        } else if last_ping_ms.is_some_and(|last| now_ms < last.saturating_add(min_ms)) {
             self.strikes += 1;
         }
-        self.last_ping_ms = Some(now_ms);
         self.strikes > PING_STRIKES_MAX
     }
 
@@ -98,6 +108,7 @@ struct State<T> {
     outbound: FrameScanner,
     pings: PingPolicy,
     last_stream_id: u32,
+    headers_left: usize,
     violated: bool,
 }
 
@@ -107,7 +118,7 @@ pub(crate) struct WireHandle<T> {
     state: Rc<RefCell<State<T>>>,
     now_ms: Rc<Cell<u64>>,
     last_read_ms: Rc<Cell<u64>>,
-    open_streams: Rc<Cell<usize>>,
+    has_streams: Rc<Cell<bool>>,
 }
 
 impl<T> Clone for WireHandle<T> {
@@ -116,7 +127,7 @@ impl<T> Clone for WireHandle<T> {
             state: self.state.clone(),
             now_ms: self.now_ms.clone(),
             last_read_ms: self.last_read_ms.clone(),
-            open_streams: self.open_streams.clone(),
+            has_streams: self.has_streams.clone(),
         }
     }
 }
@@ -138,11 +149,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WireHandle<T> {
                 outbound: FrameScanner::new(0),
                 pings,
                 last_stream_id: 0,
+                headers_left: HEADERS_PER_TURN_MAX,
                 violated: false,
             })),
             now_ms,
             last_read_ms,
-            open_streams: Rc::new(Cell::new(0)),
+            has_streams: Rc::new(Cell::new(false)),
         }
     }
 
@@ -161,9 +173,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WireHandle<T> {
         self.last_read_ms.get()
     }
 
-    /// Tells how many streams are open, for judging pings.
-    pub(crate) fn set_open_streams(&self, count: usize) {
-        self.open_streams.set(count);
+    /// Tells whether streams are open, for judging pings.
+    pub(crate) fn set_has_streams(&self, has_streams: bool) {
+        self.has_streams.set(has_streams);
+    }
+
+    /// Lets the client send headers again.
+    pub(crate) fn begin_turn(&self) {
+        self.state.borrow_mut().headers_left = HEADERS_PER_TURN_MAX;
     }
 
     /// Says whether the client broke the rules and is to be sent away.
@@ -301,21 +318,29 @@ impl<T: AsyncRead + AsyncWrite + Unpin> State<T> {
         }
     }
 
-    fn see_inbound(&mut self, bytes: &[u8], now_ms: u64, has_streams: bool) -> io::Result<()> {
+    fn see_inbound(
+        &mut self,
+        bytes: &[u8],
+        now_ms: u64,
+        has_streams: &Cell<bool>,
+    ) -> io::Result<()> {
         let Self {
             inbound,
             pings,
             last_stream_id,
+            headers_left,
             ..
         } = self;
         let seen = inbound.scan(bytes, |frame| {
             let too_many = match frame.kind {
                 kind::HEADERS => {
                     *last_stream_id = frame.stream_id.max(*last_stream_id);
+                    *headers_left = headers_left.saturating_sub(1);
+                    has_streams.set(true);
                     false
                 }
                 kind::PING if frame.flags & FLAG_ACK == 0 => {
-                    pings.is_one_too_many(now_ms, has_streams)
+                    pings.is_one_too_many(now_ms, has_streams.get())
                 }
                 kind::SETTINGS if frame.flags & FLAG_ACK == 0 => pings.is_one_setting_too_many(),
                 _ => false,
@@ -340,15 +365,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
     ) -> Poll<io::Result<()>> {
         let handle = &self.get_mut().0;
         let mut state = handle.state.borrow_mut();
+        if state.headers_left == 0 {
+            // What they make is looked at first.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut state.io).poll_read(cx, buf))?;
         let now_ms = handle.now_ms.get();
         handle.last_read_ms.set(now_ms);
-        let seen = state.see_inbound(
-            &buf.filled()[before..],
-            now_ms,
-            handle.open_streams.get() > 0,
-        );
+        let seen = state.see_inbound(&buf.filled()[before..], now_ms, &handle.has_streams);
         Poll::Ready(seen)
     }
 }
@@ -424,6 +450,22 @@ mod tests {
             policy.is_one_too_many(180_000, false),
             "without streams a minute is out of turn"
         );
+    }
+
+    #[test]
+    fn a_ping_after_an_answer_is_not_judged_and_one_without_a_minimum_is_by_the_usual_one() {
+        let mut policy = PingPolicy::new(0);
+        for at in [0, 1, 2] {
+            assert!(!policy.is_one_too_many(at, true));
+        }
+        policy.forgive();
+        for at in [3, 4, 5] {
+            assert!(
+                !policy.is_one_too_many(at, true),
+                "the first is free, then two strikes"
+            );
+        }
+        assert!(policy.is_one_too_many(PING_MIN_MS, true));
     }
 
     #[test]

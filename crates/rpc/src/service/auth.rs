@@ -9,7 +9,7 @@ use quorate_proto::etcdserverpb::ResponseHeader;
 
 use super::context::{Context, decode};
 use super::kv::mismatch;
-use super::maintenance::beside;
+use crate::beside::hash_beside;
 use crate::message::Message;
 use crate::metadata::Metadata;
 use crate::method::Method;
@@ -51,7 +51,7 @@ pub(super) fn authenticate(context: &Rc<Context>, body: Bytes) -> Answer {
         loop {
             let check = context.auth().password_check(&request.name)?;
             let password = request.password.clone();
-            let checked_revision = beside(move || check.verify(&password)).await??;
+            let checked_revision = hash_beside(move || check.verify(&password)).await??;
             let simple_token = context.auth().token_prefix(&random_letters()?);
             let assign = pb::InternalAuthenticateRequest {
                 name: request.name.clone(),
@@ -106,7 +106,7 @@ async fn request(context: &Context, method: Method, body: Bytes) -> Result<Reque
         Method::AuthUserAdd => {
             let mut add: pb::AuthUserAddRequest = decode(body)?;
             let (cost, salt) = (context.auth().bcrypt_cost(), random()?);
-            beside(move || {
+            hash_beside(move || {
                 password::prepare_user_add(&mut add, cost, salt).map(|()| Request::AuthUserAdd(add))
             })
             .await??
@@ -114,7 +114,7 @@ async fn request(context: &Context, method: Method, body: Bytes) -> Result<Reque
         Method::AuthUserChangePassword => {
             let mut change: pb::AuthUserChangePasswordRequest = decode(body)?;
             let (cost, salt) = (context.auth().bcrypt_cost(), random()?);
-            beside(move || {
+            hash_beside(move || {
                 password::prepare_user_change_password(&mut change, cost, salt)
                     .map(|()| Request::AuthUserChangePassword(change))
             })

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_auth::{Access, AuthReader, Identity, Operation, Stage};
-use quorate_core::{Applied, Handles, Intake, Outcome, Proposal, Request, Submission};
+use quorate_core::{Applied, Handles, Intake, Outcome, Proposal, Request, Submission, View};
 use quorate_mvcc::validate::Limits;
 use quorate_mvcc::{Reader, StreamId, WatchHub, WatchOptions};
 use quorate_proto::LeaseId;
@@ -90,6 +90,8 @@ pub(crate) struct Context {
     clock: Clock,
     leader_watch: LeaderWatch,
     swept_ms: Cell<u64>,
+    is_stopping: Cell<bool>,
+    stopping: tokio::sync::Notify,
 }
 
 /// The thread's watch hub, and the streams that wait for it.
@@ -183,6 +185,16 @@ pub(crate) struct Proposed {
     wait: Wait,
 }
 
+/// Makes a full header from what a member shows of itself.
+pub(crate) fn header(view: &View, revision: i64) -> ResponseHeader {
+    ResponseHeader {
+        cluster_id: view.cluster_id().0,
+        member_id: view.member_id().0,
+        revision,
+        raft_term: view.term(),
+    }
+}
+
 /// Ends the streams that require a leader when there has been none for too long.
 #[derive(Default)]
 struct LeaderWatch {
@@ -226,6 +238,8 @@ impl Context {
             clock,
             leader_watch: LeaderWatch::default(),
             swept_ms: Cell::new(0),
+            is_stopping: Cell::new(false),
+            stopping: tokio::sync::Notify::new(),
         })
     }
 
@@ -249,13 +263,7 @@ impl Context {
 
     /// Makes a full header.
     pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
-        let view = &self.handles.view;
-        ResponseHeader {
-            cluster_id: view.cluster_id().0,
-            member_id: view.member_id().0,
-            revision,
-            raft_term: view.term(),
-        }
+        header(&self.handles.view, revision)
     }
 
     /// Makes a full header with the store's revision now.
@@ -406,6 +414,24 @@ impl Context {
             self.options.election_timeout_ms,
             self.handles.view.leader().0 != 0,
         );
+    }
+
+    /// Tells everyone that the member stops serving.
+    pub(crate) fn stop(&self) {
+        self.is_stopping.set(true);
+        self.stopping.notify_waiters();
+    }
+
+    /// Says whether the member serves, and goes on to do so.
+    pub(crate) fn is_serving(&self) -> bool {
+        !self.is_stopping.get()
+    }
+
+    /// Ends when the member stops serving.
+    pub(crate) async fn stopping(&self) {
+        if self.is_serving() {
+            self.stopping.notified().await;
+        }
     }
 
     /// Ends when there has been no leader for three election timeouts.

@@ -1,9 +1,11 @@
 //! The standard health service: the server as a whole, and nothing else, has a status.
+use std::rc::Rc;
+
 use bytes::Bytes;
 use quorate_proto::grpc::health::v1::health_check_response::ServingStatus;
 use quorate_proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 
-use super::context::decode;
+use super::context::{Context, decode};
 use crate::message::Message;
 use crate::seam::{Answer, Inbound, Outbound};
 use crate::status::Status;
@@ -14,22 +16,43 @@ fn status_message(status: ServingStatus) -> Message {
     })
 }
 
-pub(super) fn check(body: Bytes) -> Answer {
+fn status_now(context: &Context) -> ServingStatus {
+    if context.is_serving() {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    }
+}
+
+pub(super) fn check(context: &Context, body: Bytes) -> Answer {
     let request = decode::<HealthCheckRequest>(body);
     Answer::Now(request.and_then(|request| match request.service.as_str() {
-        "" => Ok(status_message(ServingStatus::Serving)),
+        "" => Ok(status_message(status_now(context))),
         _ => Err(Status::UNKNOWN_HEALTH_SERVICE),
     }))
 }
 
-/// Tells the status, which does not change while the member serves; then stays until the caller leaves.
-pub(super) async fn watch(mut inbound: Inbound, outbound: Outbound) -> Result<(), Status> {
+/// Tells the status, and once more when the member stops serving; stays until then or until the caller leaves.
+///
+/// Differs from etcd, which serves to the last.
+pub(super) async fn watch(
+    context: Rc<Context>,
+    mut inbound: Inbound,
+    outbound: Outbound,
+) -> Result<(), Status> {
     let request: HealthCheckRequest = decode(inbound.only().await?)?;
-    let status = if request.service.is_empty() {
-        ServingStatus::Serving
-    } else {
-        ServingStatus::ServiceUnknown
+    let is_known = request.service.is_empty();
+    let status = || {
+        if is_known {
+            status_now(&context)
+        } else {
+            ServingStatus::ServiceUnknown
+        }
     };
-    outbound.send(status_message(status)).await?;
-    std::future::pending().await
+    outbound.send(status_message(status())).await?;
+    context.stopping().await;
+    if is_known {
+        outbound.send_now(status_message(status()))?;
+    }
+    Err(Status::STOPPED)
 }

@@ -1,17 +1,21 @@
 //! The service `KV`.
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use quorate_auth::{Identity, Operation};
-use quorate_core::{Applied, Request, put_cost, txn_cost};
+use quorate_core::{Applied, KeyWork, Request, View, put_cost, txn_cost};
 use quorate_mvcc::{
-    RangeStreamOptions, is_read_only, is_serializable as is_txn_serializable, validate,
+    RangeStream, RangeStreamOptions, ReadLimit, Reader, is_read_only,
+    is_serializable as is_txn_serializable, validate,
 };
 use quorate_proto::etcdserverpb as pb;
 
-use super::context::{Context, decode, decode_ref};
+use super::context::{Context, decode, decode_ref, header};
 use super::measure;
+use crate::beside::{SMALL_READ, piece_beside, read_beside};
 use crate::encode;
 use crate::message::Message;
 use crate::metadata::Metadata;
@@ -36,9 +40,10 @@ pub(super) fn range(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -> 
         && let Some(identity) = context.identity_now(metadata)
     {
         let begun = Instant::now();
-        return Answer::Now(
-            identity.and_then(|identity| read_range(context, begun, &identity, &request)),
-        );
+        return match identity {
+            Ok(identity) => read_range(context, begun, identity, request),
+            Err(status) => Answer::Now(Err(status)),
+        };
     }
     let (context, metadata) = (context.clone(), metadata.clone());
     let begun = Instant::now();
@@ -47,23 +52,82 @@ pub(super) fn range(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -> 
             context.read_index().await?;
         }
         let identity = context.identity(&metadata).await?;
-        read_range(&context, begun, &identity, &request)
+        read_range(&context, begun, identity, request).wait().await
     })
 }
 
 fn read_range(
-    context: &Context,
+    context: &Rc<Context>,
     begun: Instant,
-    identity: &Identity,
-    request: &pb::RangeRequest,
-) -> Result<Message, Status> {
-    measure::range(context, begun, request, || {
-        context.gate(identity, &Operation::Range(request))?;
-        let result = context.reader().range(request)?;
-        context.auth().recheck(identity)?;
-        let answer = encode::range(&context.header(result.revision), &result);
+    identity: Identity,
+    request: pb::RangeRequest,
+) -> Answer {
+    let permitted = context.gate(&identity, &Operation::Range(&request));
+    // One value is never too large to be read here.
+    let limit = if request.range_end.is_empty() {
+        ReadLimit::NONE
+    } else {
+        SMALL_READ
+    };
+    let make: Make<_, _> = |reader, view, request, limit| {
+        let result = reader.range_within(request, limit)?;
+        let answer = encode::range(&header(view, result.revision), &result);
         Ok((answer, result.kvs.len()))
-    })
+    };
+    let finish: Finish<_, _> = measure::range;
+    read_here_or_beside(
+        context,
+        begun,
+        (permitted, identity),
+        limit,
+        request,
+        make,
+        finish,
+    )
+}
+
+/// Makes a read and encodes its answer; gives what is to be measured of it besides.
+type Make<R, M> = fn(&Reader, &View, &R, ReadLimit) -> Result<(Message, M), quorate_mvcc::Error>;
+
+/// Measures what a read gave.
+type Finish<R, M> =
+    fn(&Context, Instant, &R, Result<(Message, M), Status>) -> Result<Message, Status>;
+
+/// Answers a read on this thread when it stays within `limit`, else beside it, so that the thread's other callers do not
+/// wait for it.
+fn read_here_or_beside<R: Send + Sync + 'static, M: Send + 'static>(
+    context: &Rc<Context>,
+    begun: Instant,
+    (permitted, identity): (Result<(), Status>, Identity),
+    limit: ReadLimit,
+    request: R,
+    make: Make<R, M>,
+    finish: Finish<R, M>,
+) -> Answer {
+    let made = permitted.map(|()| make(context.reader(), &context.handles.view, &request, limit));
+    let gave = match made {
+        Ok(Err(quorate_mvcc::Error::TooLarge)) => {
+            let context = context.clone();
+            return Answer::later(async move {
+                let (reader, view) = (context.reader().clone(), context.handles.view.clone());
+                let request = Arc::new(request);
+                let shared = request.clone();
+                let made = read_beside(move |limit| make(&reader, &view, &shared, limit)).await;
+                let gave = made.and_then(|made| rechecked(&context, &identity, made));
+                finish(&context, begun, &request, gave)
+            });
+        }
+        Ok(Err(error)) => Err(error.into()),
+        Ok(Ok(made)) => rechecked(context, &identity, made),
+        Err(status) => Err(status),
+    };
+    Answer::Now(finish(context, begun, &request, gave))
+}
+
+/// Gives what was read, when the caller may still have it.
+fn rechecked<T>(context: &Context, identity: &Identity, made: T) -> Result<T, Status> {
+    context.auth().recheck(identity)?;
+    Ok(made)
 }
 
 /// Streams a range.
@@ -84,17 +148,40 @@ pub(super) async fn range_stream(
         chunk_bytes: context.options.max_request_bytes,
     };
     let mut stream = context.reader().range_stream(&request, options)?;
-    while let Some(chunk) = stream.next_chunk()? {
+    // The first piece has few keys.
+    let mut piece = next_piece(&mut stream, &context.handles.view)?;
+    while let Some(message) = piece {
+        outbound.send_now(message)?;
         // Only what the reader of the stream asks for is read from the store.
-        let header = chunk.end.map(|end| context.header(end.revision));
-        let last = chunk
-            .end
-            .as_ref()
-            .zip(header.as_ref())
-            .map(|(end, header)| (header, end.more, end.count));
-        outbound.send(encode::range_chunk(last, &chunk.kvs)).await?;
+        poll_fn(|cx| outbound.poll_room(cx)).await;
+        if stream.has_ended() {
+            break;
+        }
+        let view = context.handles.view.clone();
+        (stream, piece) = piece_beside(options.chunk_bytes.saturating_mul(2), move || {
+            let piece = next_piece(&mut stream, &view);
+            (stream, piece)
+        })
+        .await?;
     }
     Ok(context.auth().recheck(&identity)?)
+}
+
+/// Reads and encodes the next piece of a streamed range.
+fn next_piece(
+    stream: &mut RangeStream,
+    view: &View,
+) -> Result<Option<Message>, quorate_mvcc::Error> {
+    let Some(chunk) = stream.next_chunk()? else {
+        return Ok(None);
+    };
+    let header = chunk.end.map(|end| header(view, end.revision));
+    let last = chunk
+        .end
+        .as_ref()
+        .zip(header.as_ref())
+        .map(|(end, header)| (header, end.more, end.count));
+    Ok(Some(encode::range_chunk(last, &chunk.kvs)))
 }
 
 /// Refuses what the quota has no room for, after the alarm that says so is raised.
@@ -254,9 +341,10 @@ fn read_only_txn(context: &Rc<Context>, metadata: &Metadata, request: pb::TxnReq
         && let Some(identity) = context.identity_now(metadata)
     {
         let begun = Instant::now();
-        return Answer::Now(
-            identity.and_then(|identity| read_txn(context, begun, &identity, &request)),
-        );
+        return match identity {
+            Ok(identity) => read_txn(context, begun, identity, request),
+            Err(status) => Answer::Now(Err(status)),
+        };
     }
     let (context, metadata) = (context.clone(), metadata.clone());
     let begun = Instant::now();
@@ -265,23 +353,33 @@ fn read_only_txn(context: &Rc<Context>, metadata: &Metadata, request: pb::TxnReq
             context.read_index().await?;
         }
         let identity = context.identity(&metadata).await?;
-        read_txn(&context, begun, &identity, &request)
+        read_txn(&context, begun, identity, request).wait().await
     })
 }
 
 fn read_txn(
-    context: &Context,
+    context: &Rc<Context>,
     begun: Instant,
-    identity: &Identity,
-    request: &pb::TxnRequest,
-) -> Result<Message, Status> {
-    measure::txn(context, begun, request, || {
-        context.gate(identity, &Operation::ReadOnlyTxn(request))?;
-        let result = context.reader().txn_read_only(request)?;
-        context.auth().recheck(identity)?;
-        let answer = encode::txn(&context.header(result.revision), &result);
-        Ok((answer, result))
-    })
+    identity: Identity,
+    request: pb::TxnRequest,
+) -> Answer {
+    let permitted = context.gate(&identity, &Operation::ReadOnlyTxn(&request));
+    let make: Make<pb::TxnRequest, _> = |reader, view, request, limit| {
+        let result = reader.txn_read_only_within(request, limit)?;
+        let answer = encode::txn(&header(view, result.revision), &result);
+        let work = KeyWork::of_txn(request, result.succeeded, &result.responses);
+        Ok((answer, (work, result.responses.len())))
+    };
+    let finish: Finish<_, _> = measure::txn;
+    read_here_or_beside(
+        context,
+        begun,
+        (permitted, identity),
+        SMALL_READ,
+        request,
+        make,
+        finish,
+    )
 }
 
 pub(super) fn compact(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -> Answer {

@@ -7,10 +7,10 @@ use quorate_auth::Operation;
 use quorate_core::{Applied, DEFAULT_QUOTA_BYTES, Outcome, Request, Submission};
 use quorate_proto::MemberId;
 use quorate_proto::etcdserverpb as pb;
-use tokio::sync::Semaphore;
 
 use super::context::{Context, decode, unexpected};
 use super::kv::mismatch;
+use crate::beside::hash_beside;
 use crate::message::Message;
 use crate::metadata::Metadata;
 use crate::seam::Answer;
@@ -83,21 +83,6 @@ fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Slow works that run at one time in the whole process: hashing passwords and histories must leave the engine its
-/// processor. Those that wait are dropped when their callers go away.
-static SLOW_WORKS: Semaphore = Semaphore::const_new(2);
-
-/// Runs something slow beside the connection thread.
-pub(super) async fn beside<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Status> {
-    // Both fail only when the runtime is on its way out.
-    let _permit = SLOW_WORKS.acquire().await.map_err(|_| Status::STOPPED)?;
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| Status::STOPPED)
-}
-
 pub(super) fn hash(context: &Rc<Context>, metadata: &Metadata) -> Answer {
     let (context, metadata) = (context.clone(), metadata.clone());
     Answer::later(async move {
@@ -105,7 +90,7 @@ pub(super) fn hash(context: &Rc<Context>, metadata: &Metadata) -> Answer {
         context.gate(&identity, &Operation::Maintenance)?;
         let reader = context.reader().clone();
         let started = Instant::now();
-        let (hash, revision) = beside(move || reader.hash()).await??;
+        let (hash, revision) = hash_beside(move || reader.hash()).await??;
         context.registry.maintenance().hashed(started);
         Ok(Message::encode(&pb::HashResponse {
             header: Some(context.header(revision)),
@@ -126,7 +111,7 @@ pub(super) fn hash_kv(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -
         let reader = context.reader().clone();
         wait_for_compaction(&context, request.revision).await;
         let started = Instant::now();
-        let hash = beside(move || reader.hash_kv(request.revision)).await??;
+        let hash = hash_beside(move || reader.hash_kv(request.revision)).await??;
         context.registry.maintenance().hashed_kv(started);
         Ok(Message::encode(&pb::HashKvResponse {
             header: Some(context.header(hash.revision)),

@@ -2,7 +2,6 @@
 use std::time::Instant;
 
 use quorate_core::{KeyWork, range_text, txn_text};
-use quorate_mvcc::TxnResult;
 use quorate_proto::etcdserverpb as pb;
 
 use super::context::Context;
@@ -13,16 +12,15 @@ use crate::status::Status;
 /// What a read gave: its answer, and what it holds in words.
 type Gave = Result<(Message, String), Status>;
 
-/// Reads a range whose call began then.
+/// Measures a range whose call began then, by how many pairs it gave.
 ///
 /// Source: etcd v3.7.1 server/etcdserver/v3_server.go `Range`.
 pub(super) fn range(
     context: &Context,
     begun: Instant,
     request: &pb::RangeRequest,
-    read: impl FnOnce() -> Result<(Message, usize), Status>,
+    gave: Result<(Message, usize), Status>,
 ) -> Result<Message, Status> {
-    let gave = read();
     let took = begun.elapsed();
     let metrics = &context.metrics;
     metrics.range(gave.is_ok(), took);
@@ -40,31 +38,25 @@ pub(super) fn range(
     report(context, took, "read-only range ", range_text(request), gave)
 }
 
-/// Reads a transaction whose call began then.
+/// Measures a transaction whose call began then, by what it read and how many answers it gave.
 ///
 /// Source: etcd v3.7.1 server/etcdserver/v3_server.go `Txn`.
 pub(super) fn txn(
     context: &Context,
     begun: Instant,
     request: &pb::TxnRequest,
-    read: impl FnOnce() -> Result<(Message, TxnResult), Status>,
+    gave: Result<(Message, (KeyWork, usize)), Status>,
 ) -> Result<Message, Status> {
-    let gave = read();
     let took = begun.elapsed();
-    let work = gave.as_ref().map_or_else(
-        |_| KeyWork::default(),
-        |(_, result)| KeyWork::of_txn(request, result.succeeded, &result.responses),
-    );
+    let work = gave
+        .as_ref()
+        .map_or_else(|_| KeyWork::default(), |(_, (work, _))| *work);
     let is_slow = context.metrics.read(Read::Txn, gave.is_ok(), took, work);
     if !is_slow {
         return gave.map(|(answer, _)| answer);
     }
-    let gave = gave.map(|(answer, result)| {
-        let text = format!(
-            "responses:{} size:{}",
-            result.responses.len(),
-            answer.body_len()
-        );
+    let gave = gave.map(|(answer, (_, responses))| {
+        let text = format!("responses:{responses} size:{}", answer.body_len());
         (answer, text)
     });
     report(context, took, "read-only txn ", txn_text(request), gave)

@@ -115,7 +115,7 @@ impl Service for Services {
             Method::MaintenanceHashKv => maintenance::hash_kv(context, &metadata, body),
             Method::MaintenanceMoveLeader => maintenance::move_leader(context, &metadata, body),
             Method::AuthAuthenticate => auth::authenticate(context, body),
-            Method::HealthCheck => health::check(body),
+            Method::HealthCheck => health::check(context, body),
             method if method.service() == Method::AuthEnable.service() => {
                 auth::manage(context, &metadata, method, body)
             }
@@ -152,6 +152,10 @@ impl Service for Services {
         Box::pin(async move { endpoints::answer(&context, &request).await })
     }
 
+    fn stop(&self) {
+        self.context.stop();
+    }
+
     fn tick(&self, now_ms: u64) {
         self.context.tick(now_ms);
     }
@@ -169,7 +173,7 @@ async fn serve_stream(
         Method::WatchWatch => watch::serve(context, metadata, inbound, outbound).await,
         Method::LeaseKeepAlive => lease::keep_alive(context, metadata, inbound, outbound).await,
         Method::MaintenanceSnapshot => snapshot::serve(context, metadata, inbound, outbound).await,
-        Method::HealthWatch => health::watch(inbound, outbound).await,
+        Method::HealthWatch => health::watch(context, inbound, outbound).await,
         Method::ReflectionV1 => reflection::serve_v1(inbound, outbound).await,
         Method::ReflectionV1Alpha => reflection::serve_v1alpha(inbound, outbound).await,
         method => Err(Status::unknown_method(method.service(), method.name())),

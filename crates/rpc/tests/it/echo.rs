@@ -128,6 +128,8 @@ impl Service for Echo {
         })
     }
 
+    fn stop(&self) {}
+
     fn tick(&self, now_ms: u64) {
         assert!(now_ms >= self.ticks.get(), "the clock never goes back");
         self.ticks.set(now_ms);

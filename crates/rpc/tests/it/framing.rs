@@ -300,13 +300,19 @@ fn stream_echoes_and_ends_with_the_client() {
 }
 
 #[test]
-fn stop_lets_calls_end_and_then_returns() {
+fn stop_ends_conversations_at_once_and_lets_other_calls_end() {
     let door = Door::open(Options {
         drain_ms: 10_000,
         ..Options::default()
     });
     run(async {
         let (client, ended) = connect(door.addr).await;
+        let mut ready = client.clone().ready().await.unwrap();
+        let request = post("/etcdserverpb.KV/Txn").body(()).unwrap();
+        let (unary, mut send_unary) = ready.send_request(request, false).unwrap();
+        send_unary
+            .send_data(framed(b"after")[..3].to_vec().into(), false)
+            .unwrap();
         let mut ready = client.clone().ready().await.unwrap();
         let (response, mut send) = ready
             .send_request(post("/etcdserverpb.Watch/Watch").body(()).unwrap(), false)
@@ -315,10 +321,16 @@ fn stop_lets_calls_end_and_then_returns() {
         let mut response = response.await.unwrap();
         assert!(response.body_mut().data().await.unwrap().is_ok());
         door.begin_stop();
-        send.send_data(framed(b"after"), true).unwrap();
+        // Nobody says that the stream is over but the server.
         let called = collect(response).await.unwrap();
-        assert_eq!(called.status(), (0, String::new()));
-        assert!(called.data.ends_with(b"after"));
+        let stopped = (14, "etcdserver: server stopped".to_owned());
+        assert_eq!(called.status(), stopped);
+        assert_eq!(door.seen.alive.load(std::sync::atomic::Ordering::SeqCst), 0);
+        send_unary
+            .send_data(framed(b"after")[3..].to_vec().into(), true)
+            .unwrap();
+        let called = collect(unary.await.unwrap()).await.unwrap();
+        assert_eq!(called.value(), "after");
         until("the connection is closed", || ended.take().is_some()).await;
     });
     let before = std::time::Instant::now();

@@ -15,6 +15,7 @@ pub struct View {
     member_id: MemberId,
     term: AtomicU64,
     leader: AtomicU64,
+    appended: AtomicU64,
     committed: AtomicU64,
     applied: AtomicU64,
     leader_changes: AtomicU64,
@@ -43,6 +44,7 @@ impl View {
             member_id,
             term: AtomicU64::new(0),
             leader: AtomicU64::new(0),
+            appended: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             leader_changes: AtomicU64::new(0),
@@ -74,6 +76,12 @@ impl View {
     /// Returns the known leader; id 0 is none.
     pub fn leader(&self) -> MemberId {
         MemberId(self.leader.load(Ordering::Acquire))
+    }
+
+    /// Returns the index of the last entry that raft has, durable or not. Beyond what is committed for long only when the
+    /// log or the other members do not keep up.
+    pub fn appended(&self) -> u64 {
+        self.appended.load(Ordering::Acquire)
     }
 
     /// Returns the commit index.
@@ -153,7 +161,8 @@ impl View {
             .any(|m| m.id == self.member_id.0 && m.is_learner)
     }
 
-    pub(crate) fn set_raft(&self, term: u64, leader: MemberId, committed: u64) {
+    pub(crate) fn set_raft(&self, term: u64, leader: MemberId, appended: u64, committed: u64) {
+        self.appended.store(appended, Ordering::Release);
         self.term.store(term, Ordering::Release);
         if self.leader.swap(leader.0, Ordering::AcqRel) != leader.0 && leader.0 != 0 {
             self.leader_changes.fetch_add(1, Ordering::Relaxed);

@@ -127,8 +127,13 @@ impl Member {
 
     fn show_raft(&self) {
         let raft = &self.node.raft;
-        self.view
-            .set_raft(raft.term, MemberId(raft.leader_id), raft.raft_log.committed);
+        let log = &raft.raft_log;
+        self.view.set_raft(
+            raft.term,
+            MemberId(raft.leader_id),
+            log.last_index(),
+            log.committed,
+        );
         self.view
             .set_sole_leader(self.is_leader() && self.first_commit_in_term && self.is_sole_voter());
     }

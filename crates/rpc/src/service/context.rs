@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_auth::{Access, AuthReader, Identity, Operation, Stage};
-use quorate_core::{Applied, Handles, Intake, Outcome, Proposal, Request, Submission, View};
+use quorate_core::{
+    Applied, Handles, Intake, Outcome, Proposal, Request, Submission, View, request_timeout_ms,
+};
 use quorate_mvcc::validate::Limits;
 use quorate_mvcc::{Reader, StreamId, WatchHub, WatchOptions};
 use quorate_proto::LeaseId;
@@ -89,6 +91,7 @@ pub(crate) struct Context {
     pub(crate) watch: WatchDesk,
     clock: Clock,
     leader_watch: LeaderWatch,
+    commit_watch: CommitWatch,
     swept_ms: Cell<u64>,
     is_stopping: Cell<bool>,
     stopping: tokio::sync::Notify,
@@ -237,6 +240,7 @@ impl Context {
             watch,
             clock,
             leader_watch: LeaderWatch::default(),
+            commit_watch: CommitWatch::default(),
             swept_ms: Cell::new(0),
             is_stopping: Cell::new(false),
             stopping: tokio::sync::Notify::new(),
@@ -402,6 +406,7 @@ impl Context {
         }
         if now_ms >= self.swept_ms.get() + TOKEN_SWEEP_MS {
             self.swept_ms.set(now_ms);
+            self.commit_watch.look(now_ms, &self.handles.view);
             let tasks = tokio::runtime::Handle::current()
                 .metrics()
                 .num_alive_tasks();
@@ -414,6 +419,27 @@ impl Context {
             self.options.election_timeout_ms,
             self.handles.view.leader().0 != 0,
         );
+    }
+
+    /// Returns how long a request may take, in milliseconds.
+    pub(crate) fn request_timeout_ms(&self) -> u64 {
+        request_timeout_ms(self.options.election_timeout_ms)
+    }
+
+    /// Says whether entries wait to be committed, and none was for as long as a request may take.
+    pub(crate) fn is_log_stuck(&self) -> bool {
+        self.now_ms() >= self.commit_watch.moved_ms.get() + self.request_timeout_ms()
+    }
+
+    /// Makes sure that the engine works and that nothing newer was acknowledged elsewhere.
+    pub(crate) async fn read_index_by_engine(&self) -> Result<(), Status> {
+        let wait = self.engine.submit(|token| Submission::ReadIndex { token });
+        let limit = std::time::Duration::from_millis(self.request_timeout_ms());
+        match tokio::time::timeout(limit, wait).await {
+            Ok(Outcome::ReadReady) => Ok(()),
+            Ok(other) => Err(unexpected(other)),
+            Err(_) => Err(Status::TIMEOUT),
+        }
     }
 
     /// Tells everyone that the member stops serving.
@@ -437,6 +463,25 @@ impl Context {
     /// Ends when there has been no leader for three election timeouts.
     pub(crate) async fn leader_lost(&self) {
         self.leader_watch.lost.notified().await;
+    }
+}
+
+/// Notices a log that hangs.
+#[derive(Default)]
+struct CommitWatch {
+    committed: Cell<u64>,
+    /// When an entry was last committed, or none waited for it.
+    moved_ms: Cell<u64>,
+}
+
+impl CommitWatch {
+    fn look(&self, now_ms: u64, view: &View) {
+        // What was appended is read first, so that it is not ahead of what is committed only by the time between.
+        let appended = view.appended();
+        let committed = view.committed();
+        if appended <= committed || committed != self.committed.replace(committed) {
+            self.moved_ms.set(now_ms);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use quorate_proto::etcdserverpb as pb;
 use super::context::Context;
 use crate::metrics::{Check, content_type};
 use crate::seam::{HttpRequest, HttpResponse};
+use crate::status::Status;
 
 const PLAIN: (&str, &str) = ("content-type", "text/plain; charset=utf-8");
 const NO_SNIFF: (&str, &str) = ("x-content-type-options", "nosniff");
@@ -105,7 +106,11 @@ fn version(context: &Context) -> HttpResponse {
 async fn read(context: &Context, is_serializable: bool) -> Result<(), String> {
     let outcome = async {
         if !is_serializable {
-            context.read_index().await?;
+            // A sole voter could answer without its log; a member whose disk hangs is not healthy for all that.
+            if context.is_log_stuck() {
+                return Err(Status::TIMEOUT);
+            }
+            context.read_index_by_engine().await?;
         }
         let reader: &Reader = context.reader();
         reader.range(&pb::RangeRequest {
@@ -113,7 +118,7 @@ async fn read(context: &Context, is_serializable: bool) -> Result<(), String> {
             keys_only: true,
             ..pb::RangeRequest::default()
         })?;
-        Ok::<(), crate::status::Status>(())
+        Ok::<(), Status>(())
     };
     outcome.await.map_err(|status| status.message().to_owned())
 }

@@ -241,6 +241,135 @@ fn connection_that_does_not_read_its_answers_gets_no_new_calls() {
 }
 
 #[test]
+fn streams_to_a_slow_reader_share_the_limit_of_their_connection() {
+    let limit = 512 * 1024;
+    let door = Door::open(Options {
+        connection_unsent_max_bytes: limit,
+        ..Options::default()
+    });
+    run(async {
+        let (client, _) = connect(door.addr).await;
+        let mut responses = Vec::new();
+        for _ in 0..200 {
+            let mut ready = client.clone().ready().await.unwrap();
+            let request = post("/etcdserverpb.KV/RangeStream").body(()).unwrap();
+            let (response, mut send) = ready.send_request(request, false).unwrap();
+            send.send_data(framed(b"go"), true).unwrap();
+            responses.push(response);
+        }
+        until("some are served", || {
+            door.seen.streamed.load(Ordering::SeqCst) > 20
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let sent = door.seen.streamed.load(Ordering::SeqCst) * 16 * 1024;
+        // What the windows took besides: each stream's, and the connection's.
+        assert!(sent <= limit + 64 * 1024 + 32 * 1024, "{sent} bytes");
+        let (other, _) = connect(door.addr).await;
+        assert_eq!(unary(&other, RANGE, b"fine").await.value(), "fine");
+        // Once it reads, everyone who is served goes on, and those held back get their turn.
+        let reads = responses.into_iter().map(|response| {
+            tokio::task::spawn_local(async move {
+                let mut response = response.await.unwrap();
+                let mut read = 0;
+                while read < 300_000 {
+                    let data = response.body_mut().data().await.unwrap().unwrap();
+                    read += data.len();
+                    let flow = response.body_mut().flow_control();
+                    flow.release_capacity(data.len()).unwrap();
+                }
+            })
+        });
+        for read in reads.collect::<Vec<_>>() {
+            read.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn calls_that_are_held_back_are_bounded_and_their_client_is_cut() {
+    let door = Door::open(Options {
+        connection_unsent_max_bytes: 256 * 1024,
+        ..Options::default()
+    });
+    run(async {
+        let (client, ended) = connect(door.addr).await;
+        let mut ready = client.clone().ready().await.unwrap();
+        let request = post("/etcdserverpb.KV/Put").body(()).unwrap();
+        let (_unread, mut send) = ready.send_request(request, false).unwrap();
+        send.send_data(framed(&sized(500_000)), true).unwrap();
+        until("it is answered", || {
+            door.seen.unary.load(Ordering::SeqCst) == 1
+        })
+        .await;
+        // 10 MB of headers, once decoded.
+        let mut held = Vec::new();
+        for _ in 0..200 {
+            let Ok(mut ready) = client.clone().ready().await else {
+                break;
+            };
+            let large = post(RANGE).header("x-large", "v".repeat(50_000));
+            match ready.send_request(large.body(()).unwrap(), true) {
+                Ok(call) => held.push(call),
+                Err(_) => break,
+            }
+            tokio::task::yield_now().await;
+        }
+        until("it is cut", || ended.take().is_some()).await;
+        assert_eq!(door.seen.unary.load(Ordering::SeqCst), 1);
+        let (other, _) = connect(door.addr).await;
+        assert_eq!(unary(&other, RANGE, b"fine").await.value(), "fine");
+    });
+}
+
+#[test]
+fn while_memory_is_short_those_who_take_nothing_are_cut_and_nobody_else() {
+    let door = Door::open(Options {
+        thread_unsent_max_bytes: 1024 * 1024,
+        stall_ms: 50,
+        ..Options::default()
+    });
+    run(async {
+        let (idle, idle_ended) = connect(door.addr).await;
+        let (client, ended) = connect(door.addr).await;
+        let mut ready = client.clone().ready().await.unwrap();
+        let request = post("/etcdserverpb.KV/Put").body(()).unwrap();
+        let (_unread, mut send) = ready.send_request(request, false).unwrap();
+        send.send_data(framed(&sized(900_000)), true).unwrap();
+        until("it is cut", || ended.take().is_some()).await;
+        assert!(idle_ended.take().is_none());
+        assert_eq!(unary(&idle, RANGE, b"fine").await.value(), "fine");
+    });
+}
+
+#[test]
+fn calls_beyond_the_thread_s_limit_are_refused() {
+    let door = Door::open(Options {
+        thread_streams_max: 2,
+        ..Options::default()
+    });
+    run(async {
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let (client, _) = connect(door.addr).await;
+            let mut ready = client.clone().ready().await.unwrap();
+            let request = post("/etcdserverpb.Watch/Watch").body(()).unwrap();
+            held.push((ready.send_request(request, false).unwrap(), client));
+        }
+        until("both run", || door.seen.alive.load(Ordering::SeqCst) == 2).await;
+        let (other, _) = connect(door.addr).await;
+        let refused = (8, "etcdserver: too many open streams".to_owned());
+        assert_eq!(unary(&other, RANGE, b"x").await.status(), refused);
+        held.clear();
+        until("both are gone", || {
+            door.seen.alive.load(Ordering::SeqCst) == 0
+        })
+        .await;
+        assert_eq!(unary(&other, RANGE, b"fine").await.value(), "fine");
+    });
+}
+
+#[test]
 fn unfinished_messages_are_bounded_together() {
     let door = Door::open(Options {
         thread_unfinished_max_bytes: 1_000_000,

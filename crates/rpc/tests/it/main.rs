@@ -13,5 +13,7 @@ mod lease;
 mod maintenance;
 mod member;
 mod pings;
+mod reads;
 mod snapshot;
+mod stop;
 mod watch;

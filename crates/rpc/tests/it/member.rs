@@ -47,10 +47,37 @@ impl Intake for Inbox {
     }
 }
 
+/// What every write of the log passes.
+#[derive(Default)]
+struct LogGate {
+    is_shut: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl LogGate {
+    fn pass(&self) {
+        let mut is_shut = self.is_shut.lock();
+        while *is_shut {
+            self.opened.wait(&mut is_shut);
+        }
+    }
+}
+
+/// A log that hangs.
+pub(crate) struct Hanging(Arc<LogGate>);
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        *self.0.is_shut.lock() = false;
+        self.0.opened.notify_all();
+    }
+}
+
 struct Engine {
     member: Member,
     wal: Wal,
     mailboxes: Mailboxes,
+    log: Arc<LogGate>,
 }
 
 impl Engine {
@@ -99,6 +126,7 @@ impl Engine {
                 self.mailboxes.deliver(replies);
             }
             if !persist.is_empty() {
+                self.log.pass();
                 let synced = self.wal.append(&persist).unwrap();
                 self.member.handle_synced(&synced);
             }
@@ -242,6 +270,7 @@ fn found(quota_bytes: i64, mailboxes: Mailboxes, now_ms: u64) -> Engine {
         member,
         wal,
         mailboxes,
+        log: Arc::default(),
     }
 }
 
@@ -251,6 +280,7 @@ pub(crate) struct Served {
     pub(crate) addr: SocketAddr,
     /// What a front door holds of it.
     pub(crate) handles: Handles,
+    log: Arc<LogGate>,
     inbox: Arc<Inbox>,
     stop: Stop,
     threads: Vec<JoinHandle<()>>,
@@ -269,6 +299,7 @@ impl Served {
         let mailboxes = Mailboxes::new(THREADS);
         let engine = found(quota_bytes, mailboxes.clone(), clock.now_ms());
         let inbox = Arc::new(Inbox::default());
+        let log = engine.log.clone();
         let stores = engine.member.stores();
         let handles = Handles {
             intake: inbox.clone(),
@@ -307,10 +338,22 @@ impl Served {
         Self {
             addr,
             handles,
+            log,
             inbox,
             stop: door.stop,
             threads,
         }
+    }
+
+    /// Keeps the log from writing until what is returned is dropped.
+    pub(crate) fn hang_log(&self) -> Hanging {
+        *self.log.is_shut.lock() = true;
+        Hanging(self.log.clone())
+    }
+
+    /// Tells the front door to close, without waiting.
+    pub(crate) fn begin_stop(&self) {
+        self.stop.stop();
     }
 
     /// Connects a client once the member leads.
@@ -364,6 +407,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Returns the client below this one.
+    pub(crate) fn http(&self) -> &SendRequest<Bytes> {
+        &self.http
+    }
+
     /// Returns a client on the same connection that sends a token.
     pub(crate) fn with_token(&self, token: &str) -> Self {
         Self {

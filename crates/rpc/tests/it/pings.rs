@@ -5,7 +5,7 @@ use quorate_rpc::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::echo::{Door, connect, run, unary, until};
+use crate::echo::{Door, collect, connect, framed, post, run, sized, unary, until};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -65,6 +65,37 @@ fn ping_flood_is_sent_away_with_the_reason_that_clients_look_for() {
                 .value(),
             "fine"
         );
+    });
+}
+
+#[test]
+fn pings_are_in_turn_while_an_answer_is_still_on_its_way() {
+    let door = Door::open(Options {
+        keepalive_min_ms: 50,
+        ..Options::default()
+    });
+    run(async {
+        let socket = TcpStream::connect(door.addr).await.unwrap();
+        let (client, mut connection) = h2::client::Builder::new()
+            .initial_window_size(100)
+            .handshake::<_, bytes::Bytes>(socket)
+            .await
+            .unwrap();
+        let mut pings = connection.ping_pong().unwrap();
+        let connection = tokio::task::spawn_local(connection);
+        let mut ready = client.clone().ready().await.unwrap();
+        let request = post("/etcdserverpb.KV/Put").body(()).unwrap();
+        let (response, mut send) = ready.send_request(request, false).unwrap();
+        send.send_data(framed(&sized(10_000)), true).unwrap();
+        let response = response.await.unwrap();
+        // The handler is done, but its answer does not fit the window.
+        for _ in 0..6 {
+            tokio::time::sleep(Duration::from_millis(80)).await;
+            pings.ping(h2::Ping::opaque()).await.unwrap();
+        }
+        assert!(!connection.is_finished());
+        let called = collect(response).await.unwrap();
+        assert_eq!(called.value().len(), 10_000);
     });
 }
 

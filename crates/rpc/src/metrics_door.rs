@@ -136,6 +136,10 @@ impl<S: Service> Service for MetricsOnly<S> {
         })
     }
 
+    fn stop(&self) {
+        self.0.stop();
+    }
+
     fn tick(&self, now_ms: u64) {
         self.0.tick(now_ms);
     }
@@ -184,6 +188,8 @@ mod tests {
                 }
             })
         }
+        fn stop(&self) {}
+
         fn tick(&self, _: u64) {}
     }
 

@@ -434,7 +434,7 @@ impl Context {
     /// Makes sure that the engine works and that nothing newer was acknowledged elsewhere.
     pub(crate) async fn read_index_by_engine(&self) -> Result<(), Status> {
         let wait = self.engine.submit(|token| Submission::ReadIndex { token });
-        let limit = std::time::Duration::from_millis(self.request_timeout_ms());
+        let limit = Duration::from_millis(self.request_timeout_ms());
         match tokio::time::timeout(limit, wait).await {
             Ok(Outcome::ReadReady) => Ok(()),
             Ok(other) => Err(unexpected(other)),

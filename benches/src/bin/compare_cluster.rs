@@ -193,7 +193,7 @@ fn parse() -> Outcome<Settings> {
 }
 
 fn start(binary: &Binary, disk: DiskKind) -> Outcome<Cluster> {
-    let args = ["--quota-backend-bytes=8000000000", "--log-level=warn"];
+    let args = ["--quota-backend-bytes=8000000000"];
     Ok(Cluster::start(&Setup {
         binaries: vec![binary.clone()],
         members: 3,

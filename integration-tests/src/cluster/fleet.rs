@@ -234,6 +234,9 @@ impl Cluster {
     }
 
     fn learn_id(&mut self, place: Place) -> Outcome {
+        if self.ids[place] != 0 {
+            return Ok(());
+        }
         let status = self.retry(SETTLE_TIMEOUT, |cluster| {
             cluster.status(place).map_err(Failure::from)
         })?;
@@ -283,6 +286,45 @@ impl Cluster {
         self.members[place].wait_end()?;
         self.turn(place);
         Ok(())
+    }
+
+    /// Starts a member that was stopped, with more arguments this time, and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_with(&mut self, place: Place, args: &[&str]) -> Outcome {
+        let usual = self.members[place].args.clone();
+        let more = args.iter().map(|&arg| arg.to_owned());
+        self.members[place].args.extend(more);
+        let started = self.spawn(place).and_then(|()| self.wait_ready(place));
+        self.members[place].args = usual;
+        started
+    }
+
+    /// Takes a member that does not run out of the count, without the cluster being told.
+    pub fn forget(&self, place: Place) {
+        self.sites[place].is_in_use.store(false, Ordering::SeqCst);
+    }
+
+    /// Opens another door for a member, to be used from its next start on, and gives its URL.
+    ///
+    /// # Errors
+    /// The port is taken.
+    pub fn move_door(&mut self, place: Place) -> Outcome<String> {
+        let (old, new) = (self.members[place].peer_url(), free_port());
+        self.members[place].door_port = new;
+        self.network
+            .open_door(place, new, self.members[place].peer_port)?;
+        let url = self.members[place].peer_url();
+        let initial = self.members[place].initial_cluster.replace(&old, &url);
+        self.members[place].initial_cluster = initial;
+        Ok(url)
+    }
+
+    /// The id of the member at a place.
+    #[must_use]
+    pub fn id(&self, place: Place) -> u64 {
+        self.ids[place]
     }
 
     /// Whether a member's process has ended by itself; it is not running then.
@@ -345,12 +387,39 @@ impl Cluster {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
+        self.ask_as(place, None, method, request)
+    }
+
+    /// Asks one member with the token of a user.
+    ///
+    /// # Errors
+    /// Its answer, or that there was none in time.
+    pub fn ask_as<Q, A>(
+        &self,
+        place: Place,
+        token: Option<&str>,
+        method: &str,
+        request: Q,
+    ) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
         let endpoint = &self.sites[place].endpoint;
+        let mut metadata = MetadataMap::new();
+        if let Some(token) = token {
+            let token = token.parse().map_err(|_| Status::internal("no token"))?;
+            metadata.insert("token", token);
+        }
+        let path = format!("/etcdserverpb.{method}");
         self.block_on(async {
             let client = Client::lazy(endpoint).map_err(|e| Status::internal(e.to_string()))?;
-            let answer = tokio::time::timeout(QUESTION_TIMEOUT, client.call(method, request));
+            let codec = ProstCodec::<Q, A>::default();
+            let answer = client.unary(&path, request, codec, metadata);
             let late = |_| Status::deadline_exceeded("no answer in time");
-            answer.await.map_err(late)?
+            tokio::time::timeout(QUESTION_TIMEOUT, answer)
+                .await
+                .map_err(late)?
         })
     }
 

@@ -31,6 +31,8 @@ pub struct Config {
     /// Longest silence while a snapshot is sent or received, and longest wait for its acknowledgement's first byte
     /// times ten.
     pub snapshot_timeout: Duration,
+    /// Whether streams, posts and snapshots have checksums towards members that know them; etcd's do not.
+    pub checksums: bool,
     /// Bytes of an image sent in a second, to all peers together; unlimited if `None`.
     pub snapshot_bytes_per_second: Option<u64>,
 }
@@ -50,6 +52,7 @@ impl Config {
             redial_interval: Duration::from_millis(100),
             probe_interval: Duration::from_secs(4),
             snapshot_timeout: Duration::from_secs(30),
+            checksums: true,
             snapshot_bytes_per_second: None,
         }
     }

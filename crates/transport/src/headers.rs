@@ -10,6 +10,9 @@ pub(crate) const SERVER_VERSION: HeaderName = HeaderName::from_static("x-server-
 pub(crate) const MIN_CLUSTER_VERSION: HeaderName = HeaderName::from_static("x-min-cluster-version");
 pub(crate) const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 pub(crate) const RAFT_TO: HeaderName = HeaderName::from_static("x-raft-to");
+/// Ours alone: asks for streams with checksums and says that they are (`crc32`), or carries a body's checksum in
+/// hexadecimal. Members of etcd neither send nor heed it.
+pub(crate) const CHECKSUM: HeaderName = HeaderName::from_static("x-quorate-checksum");
 pub(crate) const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
 
 /// Who this member is, ready to be sent and to be compared with.
@@ -90,6 +93,18 @@ pub(crate) fn version_in(headers: &HeaderMap, name: HeaderName) -> Option<Versio
         Some(value) if value.is_empty() => Some(UNSAID),
         Some(value) => Version::parse(value.to_str().ok()?),
     }
+}
+
+/// Value of [`CHECKSUM`] on streams.
+pub(crate) const CRC32: HeaderValue = HeaderValue::from_static("crc32");
+
+/// Value of [`CHECKSUM`] of a snapshot: four bytes behind the image, big-endian, are the crc32 of all before.
+pub(crate) const TRAILING: HeaderValue = HeaderValue::from_static("trailing");
+
+/// Returns the value of [`CHECKSUM`] for a body.
+pub(crate) fn checksum_of(body: &[u8]) -> HeaderValue {
+    let text = format!("{:08x}", crc32fast::hash(body));
+    HeaderValue::from_str(&text).unwrap_or(CRC32)
 }
 
 /// Returns the member id in a header.

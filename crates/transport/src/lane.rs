@@ -14,7 +14,9 @@ use tokio::time::{Instant, Sleep};
 
 use bytes::Buf;
 
-use crate::codec::{BATCH_BYTES_MAX, Chunks, StreamKind, encode_batch, encode_heartbeat, weigh};
+use crate::codec::{
+    BATCH_BYTES_MAX, Chunks, StreamKind, encode_batch, encode_heartbeat, seal, weigh,
+};
 use crate::link::Link;
 
 /// Messages that wait for a stream; more are dropped.
@@ -104,7 +106,7 @@ impl Lane {
     }
 
     /// Makes the body of a stream that the peer opened; a stream attached before ends.
-    pub(crate) fn attach(self: &Arc<Self>, link_timeout: Duration) -> StreamBody {
+    pub(crate) fn attach(self: &Arc<Self>, link_timeout: Duration, sealed: bool) -> StreamBody {
         let (generation, waker, lost) = {
             let mut state = self.state.lock();
             state.generation += 1;
@@ -133,6 +135,7 @@ impl Lane {
         StreamBody {
             lane: Arc::clone(self),
             generation,
+            sealed,
             interval,
             heartbeat: Box::pin(tokio::time::sleep(interval)),
         }
@@ -222,6 +225,8 @@ enum Taken {
 pub(crate) struct StreamBody {
     lane: Arc<Lane>,
     generation: u64,
+    /// Whether batches have checksums.
+    sealed: bool,
     interval: Duration,
     heartbeat: Pin<Box<Sleep>>,
 }
@@ -258,6 +263,7 @@ impl Body for StreamBody {
                 Chunks::from(encode_heartbeat(lane.kind))
             }
         };
+        let chunks = if this.sealed { seal(chunks) } else { chunks };
         lane.link.counters.sent_bytes.add(chunks.remaining());
         Poll::Ready(Some(Ok(Frame::data(chunks))))
     }

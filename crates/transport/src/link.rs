@@ -18,6 +18,8 @@ pub(crate) struct Link {
     pub(crate) receiver: Arc<dyn Receiver>,
     /// Drops what goes to and comes from the peer; for tests.
     paused: AtomicBool,
+    /// Whether the peer knows what only we have, as its last stream said.
+    kindred: AtomicBool,
     /// Since when a link works; `None` while none does.
     active_since: Mutex<Option<Instant>>,
 }
@@ -35,6 +37,7 @@ impl Link {
             counters,
             receiver,
             paused: AtomicBool::new(false),
+            kindred: AtomicBool::new(false),
             active_since: Mutex::new(None),
         })
     }
@@ -45,6 +48,14 @@ impl Link {
 
     pub(crate) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_kindred(&self, kindred: bool) {
+        self.kindred.store(kindred, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_kindred(&self) -> bool {
+        self.kindred.load(Ordering::Relaxed)
     }
 
     pub(crate) fn active_since(&self) -> Option<Instant> {

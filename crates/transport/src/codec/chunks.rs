@@ -20,6 +20,16 @@ impl Chunks {
             self.parts.push_back(part);
         }
     }
+
+    pub(crate) fn append(&mut self, other: Chunks) {
+        self.remaining += other.remaining;
+        self.parts.extend(other.parts);
+    }
+
+    /// Walks the pieces.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
+        self.parts.iter()
+    }
 }
 
 impl From<Bytes> for Chunks {

@@ -1,6 +1,7 @@
 //! Reads messages from a stream's bytes, however they are cut.
 use bytes::{Buf, BytesMut};
 use prost::Message as _;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 use quorate_proto::MemberId;
 use quorate_proto::raftpb::{Entry, Message, MessageType};
 
@@ -13,6 +14,10 @@ const TYPE_MSG_APP: u8 = 2;
 
 /// What an entry counts beside its bytes: about what it takes in memory.
 const ENTRY_BYTES: usize = 96;
+
+/// Field numbers of repeated messages, from `raft.proto`.
+const FIELD_ENTRIES: u32 = 7;
+const FIELD_RESPONSES: u32 = 14;
 
 /// What must come next.
 #[derive(Debug)]
@@ -82,7 +87,12 @@ impl Decoder {
 
     /// Tells whether the stream could end here.
     pub(crate) fn is_between_messages(&self) -> bool {
-        matches!(self.state, State::Start) && self.buffer.is_empty()
+        let is_at_begin = match self.state {
+            State::Start => true,
+            State::MessageLength => self.kind == StreamKind::Message,
+            _ => false,
+        };
+        is_at_begin && self.buffer.is_empty()
     }
 
     /// Returns what was read beyond the last message.
@@ -194,10 +204,7 @@ impl Decoder {
     }
 
     fn message(&mut self, bytes: usize) -> Result<Message, Error> {
-        // Decoding from a slice gives every entry bytes of its own: a small value that is kept for long does not hold a
-        // whole batch in memory.
-        let message = Message::decode(&self.buffer[..bytes])
-            .map_err(|_| Error::Malformed("not a raft message"))?;
+        let message = decode_message(&self.buffer[..bytes], self.bytes_max)?;
         self.buffer.advance(bytes);
         self.state = State::Start;
         if self.kind == StreamKind::MsgApp {
@@ -266,6 +273,35 @@ impl Decoder {
             ..Message::default()
         }
     }
+}
+
+/// Decodes one message. Decoding from a slice gives every entry bytes of its own: a small value that is kept for long does
+/// not hold a whole batch in memory.
+///
+/// # Errors
+///
+/// [`Error::Malformed`] for what is no message, or has the fields of messages between threads; [`Error::TooLarge`] if its
+/// entries would take far more memory than their bytes.
+pub(crate) fn decode_message(bytes: &[u8], memory_max: usize) -> Result<Message, Error> {
+    let malformed = |_| Error::Malformed("not a raft message");
+    let mut rest = bytes;
+    let mut memory = bytes.len();
+    while !rest.is_empty() {
+        let (field, wire_type) = decode_key(&mut rest).map_err(malformed)?;
+        match field {
+            FIELD_ENTRIES => memory += ENTRY_BYTES,
+            FIELD_RESPONSES => return Err(Error::Malformed("a message with answers inside")),
+            _ => {}
+        }
+        skip_field(wire_type, field, &mut rest, DecodeContext::default()).map_err(malformed)?;
+    }
+    if memory > memory_max.saturating_add(memory_max / 8) {
+        return Err(Error::TooLarge {
+            bytes: memory as u64,
+            limit: memory_max as u64,
+        });
+    }
+    Message::decode(bytes).map_err(malformed)
 }
 
 enum Start {

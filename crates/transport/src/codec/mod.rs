@@ -2,12 +2,14 @@
 mod chunks;
 mod decoder;
 mod encoder;
+mod sealed;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use chunks::Chunks;
-pub(crate) use decoder::Decoder;
+pub(crate) use decoder::{Decoder, decode_message};
 pub(crate) use encoder::{BATCH_BYTES_MAX, encode_batch, encode_heartbeat, encode_message, weigh};
+pub(crate) use sealed::{Unsealer, seal};
 
 /// Longest message on a stream.
 ///

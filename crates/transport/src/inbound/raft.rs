@@ -4,7 +4,6 @@ use std::sync::Arc;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
-use prost::Message as _;
 use quorate_proto::MemberId;
 use quorate_proto::raftpb::Message;
 
@@ -12,8 +11,8 @@ use super::answer::{
     Answer, Refused, error, method_not_allowed, no_content, stream as begin, whole,
 };
 use super::route::{check_sender, read_body, remember, remember_sender};
-use crate::codec::StreamKind;
-use crate::headers::{CLUSTER_ID, RAFT_TO, SERVER_VERSION, parse_id};
+use crate::codec::{StreamKind, decode_message};
+use crate::headers::{CHECKSUM, CLUSTER_ID, CRC32, RAFT_TO, SERVER_VERSION, checksum_of, parse_id};
 use crate::json;
 use crate::shared::Shared;
 
@@ -38,6 +37,7 @@ pub(super) async fn pipeline(shared: &Arc<Shared>, request: Request<Incoming>) -
 
 async fn take_message(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     remember_sender(shared, &request);
+    let checksum = request.headers().get(CHECKSUM).cloned();
     let body = match read_body(&shared.config, request.into_body(), MESSAGE_BYTES_MAX).await {
         Ok(body) => body,
         Err(cause) => {
@@ -46,7 +46,11 @@ async fn take_message(shared: &Arc<Shared>, request: Request<Incoming>) -> Answe
             return error(StatusCode::BAD_REQUEST, "error reading raft message");
         }
     };
-    let Ok(message) = Message::decode(&body[..]) else {
+    let is_whole = checksum.is_none_or(|checksum| checksum == checksum_of(&body));
+    let Some(message) = decode_message(&body, MESSAGE_BYTES_MAX)
+        .ok()
+        .filter(|_| is_whole)
+    else {
         tracing::warn!("failed to unmarshal Raft message");
         shared.registry.of_sender(None).received_failures.add(1);
         return error(StatusCode::BAD_REQUEST, "error unmarshalling raft message");
@@ -162,5 +166,11 @@ fn begin_stream(shared: &Arc<Shared>, request: &Request<Incoming>) -> Result<Ans
         );
         return Err(refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch"));
     }
-    Ok(begin(peer.lane(kind).attach(shared.config.link_timeout)))
+    let sealed = shared.config.checksums && request.headers().get(CHECKSUM) == Some(&CRC32);
+    let body = peer.lane(kind).attach(shared.config.link_timeout, sealed);
+    let mut answer = begin(body);
+    if sealed {
+        answer.headers_mut().insert(CHECKSUM, CRC32);
+    }
+    Ok(answer)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use quorate_proto::MemberId;
@@ -15,7 +15,7 @@ use super::answer::{Answer, Refused, error, method_not_allowed, no_content};
 use super::raft::{check_message, is_paused};
 use super::route::{check_sender, next_data, remember_sender};
 use crate::codec::{Decoder, StreamKind};
-use crate::headers::CLUSTER_ID;
+use crate::headers::{CHECKSUM, CLUSTER_ID, TRAILING};
 use crate::metrics::{Counters, Gauge};
 use crate::outbound::snapshot_index;
 use crate::shared::Shared;
@@ -56,15 +56,21 @@ pub(super) async fn receive(shared: &Arc<Shared>, request: Request<Incoming>) ->
 async fn take(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     let began = Instant::now();
     remember_sender(shared, &request);
+    let mut seal = Seal::new(request.headers().get(CHECKSUM) == Some(&TRAILING));
     let mut body = request.into_body();
-    let (message, rest) = match read_message(shared, &mut body).await {
+    let (message, rest) = match read_message(shared, &mut body, &mut seal).await {
         Ok(read) => read,
         Err(cause) => {
             let nobody = shared.registry.of_sender(None);
             nobody.received_failures.add(1);
             nobody.snapshot_receive_failures.add(1);
             tracing::warn!(error = %cause, "failed to decode Raft message");
-            let text = format!("failed to decode raft message ({cause})");
+            let text = match cause {
+                Error::TooLarge { .. } => "rafthttp: error limit exceeded".to_owned(),
+                Error::Closed => "unexpected EOF".to_owned(),
+                cause => cause.to_string(),
+            };
+            let text = format!("failed to decode raft message ({text})");
             return error(StatusCode::BAD_REQUEST, text);
         }
     };
@@ -84,7 +90,7 @@ async fn take(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
         "receiving database snapshot"
     );
     let _inflight = Gauge::enter(&counters, |counters| &counters.snapshots_being_received);
-    match store(shared, body, rest, index, &counters).await {
+    match store(shared, body, rest, seal, index, &counters).await {
         Ok(image) => {
             let took = began.elapsed();
             tracing::info!(
@@ -126,7 +132,11 @@ fn check(shared: &Shared, message: &Message) -> Result<(), Refused> {
 }
 
 /// Reads the message and returns it with what came of the image already.
-async fn read_message(shared: &Shared, body: &mut Incoming) -> Result<(Message, Bytes), Error> {
+async fn read_message(
+    shared: &Shared,
+    body: &mut Incoming,
+    seal: &mut Seal,
+) -> Result<(Message, Bytes), Error> {
     let nobody = MemberId(0);
     let mut decoder = Decoder::new(StreamKind::Message, shared.identity.member_id, nobody)
         .with_limit(MESSAGE_BYTES_MAX);
@@ -135,9 +145,47 @@ async fn read_message(shared: &Shared, body: &mut Incoming) -> Result<(Message, 
             return Ok((message, decoder.into_rest().freeze()));
         }
         match next_data(body, shared.config.snapshot_timeout).await? {
-            Some(data) => decoder.push(&data),
-            None => return Err(Error::Malformed("unexpected EOF")),
+            Some(data) => decoder.push(&seal.pass(&data)),
+            None => return Err(Error::Closed),
         }
+    }
+}
+
+/// Takes the checksum off the end of what comes, if there is one.
+struct Seal {
+    hasher: Option<crc32fast::Hasher>,
+    /// The last bytes that came, which may be the checksum.
+    held: BytesMut,
+}
+
+impl Seal {
+    const BYTES: usize = 4;
+
+    fn new(sealed: bool) -> Self {
+        Self {
+            hasher: sealed.then(crc32fast::Hasher::new),
+            held: BytesMut::new(),
+        }
+    }
+
+    /// Returns what is certain to be no checksum.
+    fn pass(&mut self, data: &Bytes) -> Bytes {
+        let Some(hasher) = &mut self.hasher else {
+            return data.clone();
+        };
+        self.held.extend_from_slice(data);
+        let certain = self.held.len().saturating_sub(Self::BYTES);
+        let passed = self.held.split_to(certain).freeze();
+        hasher.update(&passed);
+        passed
+    }
+
+    fn check(self) -> Result<(), Error> {
+        let expected = self.hasher.map(|hasher| hasher.finalize().to_be_bytes());
+        if expected.is_some_and(|expected| self.held[..] != expected) {
+            return Err(Error::Malformed("checksum of a snapshot"));
+        }
+        Ok(())
     }
 }
 
@@ -153,6 +201,7 @@ async fn store(
     shared: &Shared,
     mut body: Incoming,
     rest: Bytes,
+    mut seal: Seal,
     index: u64,
     counters: &Counters,
 ) -> Result<PathBuf, Error> {
@@ -173,8 +222,10 @@ async fn store(
             if !piece.is_empty() && pieces.send(Piece::Data(piece)).await.is_err() {
                 return Ok(());
             }
-            data = next_data(&mut body, shared.config.snapshot_timeout).await?;
+            let next = next_data(&mut body, shared.config.snapshot_timeout).await?;
+            data = next.map(|data| seal.pass(&data));
         }
+        seal.check()?;
         let _ = pieces.send(Piece::End).await;
         Ok(())
     };

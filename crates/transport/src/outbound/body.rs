@@ -59,6 +59,8 @@ pub(crate) struct SnapshotBody {
     head: Option<Bytes>,
     pieces: mpsc::Receiver<io::Result<Bytes>>,
     pace: Arc<Pace>,
+    /// Checksum of what went, if it is to follow the image.
+    hasher: Option<crc32fast::Hasher>,
     /// A piece that must not go before its time.
     waiting: Option<(Bytes, Pin<Box<Sleep>>)>,
 }
@@ -68,18 +70,41 @@ impl SnapshotBody {
         head: Bytes,
         pieces: mpsc::Receiver<io::Result<Bytes>>,
         pace: Arc<Pace>,
+        sealed: bool,
     ) -> Self {
         Self {
             head: Some(head),
             pieces,
             pace,
+            hasher: sealed.then(crc32fast::Hasher::new),
             waiting: None,
         }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let piece = match std::task::ready!(self.poll_bytes(cx)) {
+            Some(Ok(piece)) => {
+                if let Some(hasher) = &mut self.hasher {
+                    hasher.update(&piece);
+                }
+                Some(Ok(piece))
+            }
+            // Nothing follows an image that broke off: its receiver must see that.
+            Some(Err(error)) => {
+                self.hasher = None;
+                Some(Err(error))
+            }
+            None => self.hasher.take().map(|hasher| {
+                let checksum = hasher.finalize().to_be_bytes();
+                Ok(Bytes::copy_from_slice(&checksum))
+            }),
+        };
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if let Some(head) = self.head.take() {
-            return Poll::Ready(Some(Ok(Frame::data(head))));
+            return Poll::Ready(Some(Ok(head)));
         }
         if self.waiting.is_none() {
             let piece = match std::task::ready!(self.pieces.poll_recv(cx)) {
@@ -91,13 +116,12 @@ impl SnapshotBody {
                 Some(at) if at > Instant::now() => {
                     self.waiting = Some((piece, Box::pin(tokio::time::sleep_until(at))));
                 }
-                _ => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+                _ => return Poll::Ready(Some(Ok(piece))),
             }
         }
         if let Some((_, sleep)) = &mut self.waiting {
             std::task::ready!(sleep.as_mut().poll(cx));
         }
-        let piece = self.waiting.take().map(|(piece, _)| Ok(Frame::data(piece)));
-        Poll::Ready(piece)
+        Poll::Ready(self.waiting.take().map(|(piece, _)| Ok(piece)))
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::pool::{Call, Reply};
 use super::stream::refusal;
 use crate::Error;
-use crate::headers::CLUSTER_ID;
+use crate::headers::{CHECKSUM, CLUSTER_ID, checksum_of};
 use crate::link::Link;
 use crate::shared::Shared;
 
@@ -92,6 +92,9 @@ async fn post(shared: &Shared, link: &Link, body: Bytes) -> Result<(), Error> {
         CONTENT_TYPE,
         HeaderValue::from_static("application/protobuf"),
     );
+    if shared.config.checksums {
+        headers.insert(CHECKSUM, checksum_of(&body));
+    }
     let call = Call {
         method: Method::POST,
         path: "/raft".to_owned(),

@@ -14,6 +14,7 @@ use super::pipeline::judge_post;
 use super::pool::{Reply, read_whole, request};
 use crate::Error;
 use crate::codec::encode_message;
+use crate::headers::{CHECKSUM, TRAILING};
 use crate::link::Link;
 use crate::metrics::Gauge;
 use crate::shared::Shared;
@@ -46,7 +47,7 @@ pub(crate) async fn send_snapshot<T>(
     let inflight = Gauge::enter(&link.counters, |counters| &counters.snapshots_being_sent);
     let index = snapshot_index(&message);
     let url = link.picker.pick();
-    let sent = post(&shared, &url, message, index).await;
+    let sent = post(&shared, &link, &url, message).await;
     drop(inflight);
     drop(under_way);
     match sent {
@@ -89,22 +90,28 @@ pub(crate) fn snapshot_index(message: &Message) -> u64 {
     metadata.map_or(0, |metadata| metadata.index())
 }
 
-async fn post(shared: &Shared, url: &PeerUrl, message: Message, index: u64) -> Result<u64, Error> {
+async fn post(shared: &Shared, link: &Link, url: &PeerUrl, message: Message) -> Result<u64, Error> {
+    let index = snapshot_index(&message);
     let images = Arc::clone(&shared.images);
     let opened = tokio::task::spawn_blocking(move || images.open(index)).await;
     let (bytes, image) = opened.map_err(|_| Error::Stopped)??;
     tracing::info!("snapshot-index" = index, bytes, to = %url, "sending database snapshot");
+    // A member of etcd would store a checksum behind the image as a part of it.
+    let sealed = shared.config.checksums && link.is_kindred();
     let mut head = encode_message(message);
     let head = head.copy_to_bytes(head.remaining());
     let (pieces, queue) = mpsc::channel(PIECES_AHEAD_MAX);
     let reading = tokio::task::spawn_blocking(move || read_image(bytes, image, &pieces));
     let total = bytes + head.len() as u64;
-    let body = SnapshotBody::new(head, queue, Arc::clone(&shared.pace));
+    let body = SnapshotBody::new(head, queue, Arc::clone(&shared.pace), sealed);
     let mut headers = shared.identity.request_headers();
     headers.insert(
         CONTENT_TYPE,
         HeaderValue::from_static("application/octet-stream"),
     );
+    if sealed {
+        headers.insert(CHECKSUM, TRAILING);
+    }
     let mut sender = super::pool::dial(
         url,
         shared.config.election_timeout,

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::body::RequestBody;
 use super::pool::{Reply, read_whole, request};
 use crate::Error;
-use crate::codec::{Decoder, StreamKind};
-use crate::headers::{CLUSTER_ID, RAFT_TO, SERVER_VERSION, version_in};
+use crate::codec::{Decoder, StreamKind, Unsealer};
+use crate::headers::{CHECKSUM, CLUSTER_ID, CRC32, RAFT_TO, SERVER_VERSION, version_in};
 use crate::link::Link;
 use crate::shared::Shared;
 use crate::url::PeerUrl;
@@ -34,7 +34,11 @@ pub(crate) async fn run_stream(shared: Arc<Shared>, link: Arc<Link>, kind: Strea
     loop {
         let began = Instant::now();
         match open(&shared, &link, kind).await {
-            Ok((sender, body)) => {
+            Ok(Opened {
+                sender,
+                body,
+                sealed,
+            }) => {
                 pause = shortest;
                 link.activate();
                 tracing::info!(
@@ -42,7 +46,7 @@ pub(crate) async fn run_stream(shared: Arc<Shared>, link: Arc<Link>, kind: Strea
                     "remote-peer-id" = %link.id,
                     "established TCP streaming connection with remote peer"
                 );
-                let error = read(&shared, &link, kind, body).await;
+                let error = read(&shared, &link, kind, body, sealed).await;
                 drop(sender);
                 tracing::warn!(
                     "stream-reader-type" = kind.name(),
@@ -71,12 +75,17 @@ pub(crate) async fn run_stream(shared: Arc<Shared>, link: Arc<Link>, kind: Strea
     }
 }
 
+/// A stream that a peer agreed to write.
+struct Opened {
+    /// Keeps the connection open.
+    sender: SendRequest<RequestBody>,
+    body: Incoming,
+    /// Whether it has checksums.
+    sealed: bool,
+}
+
 /// Dials the URL whose turn it is and asks for the stream.
-async fn open(
-    shared: &Shared,
-    link: &Link,
-    kind: StreamKind,
-) -> Result<(SendRequest<RequestBody>, Incoming), Error> {
+async fn open(shared: &Shared, link: &Link, kind: StreamKind) -> Result<Opened, Error> {
     let url = link.picker.pick();
     let opened = tokio::time::timeout(
         shared.config.election_timeout,
@@ -95,11 +104,14 @@ async fn ask(
     link: &Link,
     kind: StreamKind,
     url: &PeerUrl,
-) -> Result<(SendRequest<RequestBody>, Incoming), Error> {
+) -> Result<Opened, Error> {
     let mut headers = shared.identity.request_headers();
     let to = HeaderValue::from_str(&link.id.to_string())
         .map_err(|_| Error::Malformed("id of a member"))?;
     headers.insert(RAFT_TO, to);
+    if shared.config.checksums {
+        headers.insert(CHECKSUM, CRC32);
+    }
     let path = format!("/raft/stream/{}/{}", kind.path(), shared.identity.member_id);
     let mut sender = shared.pool.dial(url).await?;
     let body = RequestBody::Whole(None);
@@ -116,7 +128,15 @@ async fn ask(
         .get(CLUSTER_ID)
         .is_some_and(|cluster| *cluster != shared.identity.cluster);
     match parts.status {
-        StatusCode::OK => Ok((sender, body)),
+        StatusCode::OK => {
+            let sealed = parts.headers.get(CHECKSUM) == Some(&CRC32);
+            link.set_kindred(sealed);
+            Ok(Opened {
+                sender,
+                body,
+                sealed,
+            })
+        }
         StatusCode::GONE if !names_other_cluster => {
             shared.removed();
             Err(Error::Removed)
@@ -146,21 +166,45 @@ pub(crate) fn refusal(reply: &Reply) -> Error {
 }
 
 /// Hands on what comes until the stream breaks; returns why it did.
-async fn read(shared: &Shared, link: &Link, kind: StreamKind, mut body: Incoming) -> Error {
+async fn read(
+    shared: &Shared,
+    link: &Link,
+    kind: StreamKind,
+    mut body: Incoming,
+    sealed: bool,
+) -> Error {
     let mut decoder = Decoder::new(kind, shared.identity.member_id, link.id);
+    let mut unsealer = Unsealer::default();
     loop {
         let frame = match next_frame(&mut body, shared.config.link_timeout).await {
             Ok(frame) => frame,
-            Err(Error::Closed) if !decoder.is_between_messages() => {
+            Err(Error::Closed)
+                if !(decoder.is_between_messages() && unsealer.is_between_batches()) =>
+            {
                 return Error::Malformed("the stream ends inside a message");
             }
             Err(error) => return error,
         };
-        decoder.push(&frame);
-        if let Err(error) = deliver(link, &mut decoder, frame.len()) {
+        link.counters.received_bytes.add(frame.len());
+        let fed = if sealed {
+            unsealer.push(&frame);
+            unseal(&mut unsealer, &mut decoder)
+        } else {
+            decoder.push(&frame);
+            Ok(())
+        };
+        // What was whole before the fault is of use still.
+        if let Err(error) = deliver(link, &mut decoder).and(fed) {
             return error;
         }
     }
+}
+
+fn unseal(unsealer: &mut Unsealer, decoder: &mut Decoder) -> Result<(), Error> {
+    while let Some(batch) = unsealer.next()? {
+        decoder.push(&batch);
+    }
+    Ok(())
 }
 
 async fn next_frame(body: &mut Incoming, silence_max: Duration) -> Result<bytes::Bytes, Error> {
@@ -180,8 +224,7 @@ async fn next_frame(body: &mut Incoming, silence_max: Duration) -> Result<bytes:
 }
 
 /// Gives all messages that are whole to the member.
-fn deliver(link: &Link, decoder: &mut Decoder, bytes: usize) -> Result<(), Error> {
-    link.counters.received_bytes.add(bytes);
+fn deliver(link: &Link, decoder: &mut Decoder) -> Result<(), Error> {
     let mut messages = Vec::new();
     let end = loop {
         match decoder.next() {

@@ -3,10 +3,14 @@
     clippy::unwrap_used,
     reason = "a failure of a test's own set-up may panic"
 )]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 mod etcd;
+mod faults;
 mod member;
 mod messages;
+mod proxy;
+mod statuses;
 
 use std::time::Duration;
 

@@ -18,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use quorate_disk::Disk;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -171,6 +172,21 @@ impl Backend {
         self.shared.value(rev)
     }
 
+    /// Returns the records of many revisions, in their order, as [`value`](Backend::value) does, but reads neighbours from
+    /// the file in one go.
+    ///
+    /// It stops reading when the records have `bytes_max` bytes, so `None` says nothing: ask for those again one by one.
+    ///
+    /// # Errors
+    /// As [`value`](Backend::value).
+    pub fn values(
+        &self,
+        revisions: &[Revision],
+        bytes_max: usize,
+    ) -> Result<Vec<Option<Bytes>>, Error> {
+        self.shared.values(revisions, bytes_max)
+    }
+
     /// Freezes what was applied so far and returns the job that makes it durable; `None` when there is nothing to do or a
     /// job is still on its way.
     ///
@@ -278,15 +294,7 @@ impl Shared {
     }
 
     pub(crate) fn value(&self, rev: Revision) -> Result<Option<Bytes>, Error> {
-        if rev.main >= self.pending_main_min.load(Ordering::Acquire) {
-            let view = self.view.read();
-            for layer in view.layers() {
-                if let Some(row) = layer.read().find(rev, usize::MAX) {
-                    return Ok(Some(row.record.clone()));
-                }
-            }
-        }
-        if let Some(value) = self.cache.get(rev) {
+        if let Some(value) = self.value_in_memory(rev) {
             return Ok(Some(value));
         }
         // Taken after the look into the layers: what has left them since is in this snapshot.
@@ -296,6 +304,55 @@ impl Shared {
             self.cache.insert(rev, value);
         }
         Ok(found)
+    }
+
+    fn value_in_memory(&self, rev: Revision) -> Option<Bytes> {
+        if rev.main >= self.pending_main_min.load(Ordering::Acquire) {
+            let view = self.view.read();
+            for layer in view.layers() {
+                if let Some(row) = layer.read().find(rev, usize::MAX) {
+                    return Some(row.record.clone());
+                }
+            }
+        }
+        self.cache.get(rev)
+    }
+
+    fn values(
+        &self,
+        revisions: &[Revision],
+        bytes_max: usize,
+    ) -> Result<Vec<Option<Bytes>>, Error> {
+        let mut values: Vec<Option<Bytes>> = revisions
+            .iter()
+            .map(|rev| self.value_in_memory(*rev))
+            .collect();
+        let mut missing: Vec<(Revision, usize)> = revisions
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| values[*at].is_none())
+            .map(|(at, rev)| (*rev, at))
+            .collect();
+        if missing.is_empty() {
+            return Ok(values);
+        }
+        missing.sort_unstable();
+        missing.dedup_by_key(|(rev, _)| *rev);
+        let wanted: Vec<Revision> = missing.iter().map(|(rev, _)| *rev).collect();
+        let held: usize = values.iter().flatten().map(Bytes::len).sum();
+        let mut left = bytes_max.saturating_sub(held);
+        let snapshot = Arc::clone(&self.view.read().snapshot);
+        snapshot.visit_each(&wanted, |place, record| {
+            let Some(rest) = left.checked_sub(record.len()) else {
+                return ControlFlow::Break(());
+            };
+            left = rest;
+            let value = Bytes::copy_from_slice(record);
+            self.cache.insert(wanted[place], &value);
+            values[missing[place].1] = Some(value);
+            ControlFlow::Continue(())
+        })?;
+        Ok(values)
     }
 
     pub(crate) fn commit(

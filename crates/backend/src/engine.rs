@@ -26,6 +26,8 @@ type WriteRows<'txn> = redb::Table<'txn, &'static [u8], &'static [u8]>;
 const STATE_TABLE: &str = "quorate";
 /// Its only key.
 const STATE_KEY: &[u8] = b"state";
+/// Revisions this near to each other are read in one scan: passing over a row costs less than a tenth of finding one.
+const NEAR_REVISIONS: i64 = 8;
 /// Appended to the file's name while it is made.
 const UNFINISHED_SUFFIX: &str = ".new";
 
@@ -369,6 +371,46 @@ impl Snapshot {
             None => self.get(Table::Key, rev.table_key(true).as_bytes()),
             found => Ok(found),
         }
+    }
+
+    /// Hands the records of ascending revisions to a function, each with its place among them, until it breaks. Those that
+    /// do not exist are passed over. Neighbours are read in one scan.
+    pub(crate) fn visit_each(
+        &self,
+        wanted: &[Revision],
+        mut found: impl FnMut(usize, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let are_near = |a: &Revision, b: &Revision| b.main - a.main <= NEAR_REVISIONS;
+        let mut start = 0;
+        for run in wanted.chunk_by(are_near) {
+            let mut flow = ControlFlow::Continue(());
+            if let [single] = run {
+                if let Some(record) = self.revision(*single)? {
+                    flow = found(start, &record);
+                }
+            } else {
+                let mut next = 0;
+                let end = Revision::new(run[run.len() - 1].main.saturating_add(1), 0);
+                self.visit_revisions(run[0], end, |rev, _, record| {
+                    while run.get(next).is_some_and(|wanted| *wanted < rev) {
+                        next += 1;
+                    }
+                    if run.get(next) == Some(&rev) {
+                        flow = found(start + next, record);
+                        next += 1;
+                    }
+                    if next == run.len() {
+                        return ControlFlow::Break(());
+                    }
+                    flow
+                })?;
+            }
+            if flow.is_break() {
+                break;
+            }
+            start += run.len();
+        }
+        Ok(())
     }
 
     fn last_revision(&self) -> Result<Option<Revision>, Error> {

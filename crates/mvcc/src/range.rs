@@ -1,12 +1,12 @@
 use std::cell::Cell;
 use std::cmp::Ordering;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
 use quorate_proto::etcdserverpb::RangeRequest;
 use quorate_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 
-use crate::record::{KeyVersion, Record, encode_keys_only};
+use crate::record::{KeyVersion, Record, put_keys_only};
 use crate::view::{Stop, View};
 use crate::{Error, KeyRange};
 
@@ -35,8 +35,38 @@ pub(crate) enum Counting {
 /// One key that may be in the answer.
 struct Found {
     version: KeyVersion,
-    /// The encoded answer, when only keys are wanted and the index alone gives it.
-    keys_only: Option<Bytes>,
+    /// Place of the encoded answer in [`Fetched::keys_only`].
+    keys_only: Range<usize>,
+}
+
+/// What a range was found to have.
+#[derive(Default)]
+struct Fetched {
+    /// In key order.
+    found: Vec<Found>,
+    /// Encoded answers one after the other, when only keys are wanted and the index alone gives them.
+    keys_only: Option<Vec<u8>>,
+    count: usize,
+}
+
+impl Fetched {
+    /// Adds a key and returns how many bytes it takes.
+    fn push(&mut self, key: (&[u8], &[u8]), version: KeyVersion) -> usize {
+        let place = match &mut self.keys_only {
+            None => 0..0,
+            Some(out) => {
+                let start = out.len();
+                put_keys_only(out, key, &version, 0);
+                start..out.len()
+            }
+        };
+        let bytes = size_of::<Found>() + place.len();
+        self.found.push(Found {
+            version,
+            keys_only: place,
+        });
+        bytes
+    }
 }
 
 /// Reads a range at the revision it asks for, of a store at `current` that is compacted up to `compact`.
@@ -64,10 +94,11 @@ pub(crate) fn read(
             ..RangeResult::default()
         });
     }
-    let (found, count) = fetch(view, request, &range, at, counting)?;
+    let fetched = fetch(view, request, &range, at, counting)?;
+    let count = fetched.count;
     let (kvs, more) = match target(request) {
-        Some(SortTarget::Value) => by_value(view, request, found)?,
-        _ => by_index(view, request, found)?,
+        Some(SortTarget::Value) => by_value(view, request, &fetched.found)?,
+        _ => by_index(view, request, fetched)?,
     };
     Ok(RangeResult {
         revision: current,
@@ -124,33 +155,30 @@ fn fetch(
     range: &KeyRange,
     at: i64,
     counting: Counting,
-) -> Result<(Vec<Found>, usize), Stop> {
+) -> Result<Fetched, Stop> {
     let keys_only = request.keys_only && target(request) != Some(SortTarget::Value);
-    let encode = |key: (&[u8], &[u8]), version: &KeyVersion| {
-        keys_only.then(|| encode_keys_only(key, version, 0))
+    let mut fetched = Fetched {
+        keys_only: keys_only.then(Vec::new),
+        ..Fetched::default()
     };
     if let Some(key) = range.as_single() {
-        let version = view.get(key, at)?;
-        let count = usize::from(version.is_some());
-        let found = version
-            .filter(|version| passes_filters(request, version))
-            .map(|version| Found {
-                version,
-                keys_only: encode((key, &[]), &version),
-            });
-        return Ok((found.into_iter().collect(), count));
+        if let Some(version) = view.get(key, at)? {
+            fetched.count = 1;
+            if passes_filters(request, &version) {
+                fetched.push((key, &[]), version);
+            }
+        }
+        return Ok(fetched);
     }
     let limit = fetch_limit(request);
-    let (mut found, mut count, mut last) = (Vec::new(), 0, None);
+    let mut last = None;
     let held = Cell::new(0);
     let visitor = |key: (&[u8], &[u8]), version| {
-        count += 1;
+        fetched.count += 1;
         if passes_filters(request, &version) {
-            let keys_only = encode(key, &version);
-            held.set(held.get() + size_of::<Found>() + keys_only.as_ref().map_or(0, Bytes::len));
-            found.push(Found { version, keys_only });
+            held.set(held.get() + fetched.push(key, version));
         }
-        if count == limit {
+        if fetched.count == limit {
             last = Some([key.0, key.1].concat());
             return ControlFlow::Break(());
         }
@@ -161,9 +189,9 @@ fn fetch(
         Ok(ControlFlow::Continue(()))
     })?;
     if let (Some(last), Counting::All) = (last, counting) {
-        count += view.count(&range.after(&last), at)?;
+        fetched.count += view.count(&range.after(&last), at)?;
     }
-    Ok((found, count))
+    Ok(fetched)
 }
 
 /// Returns how many keys to look at.
@@ -190,8 +218,13 @@ fn passes_filters(request: &RangeRequest, version: &KeyVersion) -> bool {
 fn by_index(
     view: &View<'_>,
     request: &RangeRequest,
-    mut found: Vec<Found>,
+    fetched: Fetched,
 ) -> Result<(Vec<Bytes>, bool), Stop> {
+    let Fetched {
+        mut found,
+        keys_only,
+        ..
+    } = fetched;
     match target(request) {
         Some(SortTarget::Key) | None => {
             if order(request) == Some(SortOrder::Descend) {
@@ -206,13 +239,13 @@ fn by_index(
         Some(SortTarget::Value) => unreachable!("values are not in the index"),
     }
     let more = cut(request, &mut found);
-    let mut kvs = Vec::with_capacity(found.len());
-    for found in found {
-        kvs.push(match found.keys_only {
-            Some(keys_only) => keys_only,
-            None => view.record(found.version.revision)?,
-        });
+    if let Some(keys_only) = keys_only {
+        let keys_only = Bytes::from(keys_only);
+        let slice = |found: Found| keys_only.slice(found.keys_only);
+        return Ok((found.into_iter().map(slice).collect(), more));
     }
+    let mut kvs = Vec::new();
+    view.records(found.iter().map(|found| found.version.revision), &mut kvs)?;
     Ok((kvs, more))
 }
 
@@ -220,11 +253,12 @@ fn by_index(
 fn by_value(
     view: &View<'_>,
     request: &RangeRequest,
-    found: Vec<Found>,
+    found: &[Found],
 ) -> Result<(Vec<Bytes>, bool), Stop> {
+    let mut bytes = Vec::new();
+    view.records(found.iter().map(|found| found.version.revision), &mut bytes)?;
     let mut records: Vec<(Bytes, Record)> = Vec::with_capacity(found.len());
-    for found in &found {
-        let bytes = view.record(found.version.revision)?;
+    for (found, bytes) in found.iter().zip(bytes) {
         let record = Record::parse_stored(&bytes, found.version.revision)?;
         records.push((bytes, record));
     }
@@ -257,7 +291,14 @@ fn without_value(bytes: &Bytes, record: &Record) -> Bytes {
         create_revision: record.create_revision,
         version: record.version,
     };
-    encode_keys_only((&bytes[record.key.clone()], &[]), &version, record.lease)
+    let mut out = Vec::new();
+    put_keys_only(
+        &mut out,
+        (&bytes[record.key.clone()], &[]),
+        &version,
+        record.lease,
+    );
+    out.into()
 }
 
 fn sort(request: &RangeRequest, found: &mut [Found], key: impl Fn(&Found) -> i64) {

@@ -115,21 +115,18 @@ pub(crate) fn encode_tombstone(key: (&[u8], &[u8])) -> Bytes {
     out.into()
 }
 
-/// Encodes a record without its value, from the parts of its key.
-pub(crate) fn encode_keys_only(key: (&[u8], &[u8]), version: &KeyVersion, lease: i64) -> Bytes {
-    let mut out = Vec::with_capacity(
-        key_parts_len(key)
-            + number_len(version.create_revision)
-            + number_len(version.revision.main)
-            + number_len(version.version)
-            + number_len(lease),
-    );
-    put_key_parts(&mut out, key);
-    put_number(&mut out, CREATE_REVISION, version.create_revision);
-    put_number(&mut out, MOD_REVISION, version.revision.main);
-    put_number(&mut out, VERSION, version.version);
-    put_number(&mut out, LEASE, lease);
-    out.into()
+/// Appends an encoded record without its value, from the parts of its key.
+pub(crate) fn put_keys_only(
+    out: &mut Vec<u8>,
+    key: (&[u8], &[u8]),
+    version: &KeyVersion,
+    lease: i64,
+) {
+    put_key_parts(out, key);
+    put_number(out, CREATE_REVISION, version.create_revision);
+    put_number(out, MOD_REVISION, version.revision.main);
+    put_number(out, VERSION, version.version);
+    put_number(out, LEASE, lease);
 }
 
 /// Returns where the key lies in a record made by [`encode_put`] or [`encode_tombstone`].
@@ -269,7 +266,8 @@ mod tests {
             prop_assert_eq!(&bytes[key_place(key.len())], &key[..]);
 
             let split = key.len() / 3;
-            let keys_only = encode_keys_only(key.split_at(split), &version(main, create, count), lease);
+            let mut keys_only = Vec::new();
+            put_keys_only(&mut keys_only, key.split_at(split), &version(main, create, count), lease);
             let message = KeyValue { value: Bytes::new(), ..message };
             prop_assert_eq!(&keys_only[..], &message.encode_to_vec()[..]);
             let message = KeyValue { key: key.clone().into(), ..Default::default() };

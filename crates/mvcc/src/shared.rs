@@ -2,12 +2,12 @@ use std::fmt;
 use std::sync::atomic::AtomicI64;
 
 use parking_lot::RwLock;
-use quorate_backend::{Backend, Revision};
+use quorate_backend::Backend;
 
 use crate::hash::StoredHashes;
 use crate::horizon::{Horizon, Pin};
 use crate::index::KeyIndex;
-use crate::view::{Stop, View};
+use crate::view::{Stop, Values, View};
 use crate::{Error, EventLog, Options};
 
 /// What the writer and all readers share.
@@ -39,8 +39,7 @@ impl Shared {
         let (current, compact) = (self.horizon.current(), self.horizon.compact());
         // The compact revision was read later, so it may lie above.
         if compact <= current {
-            let values = |revision: Revision| self.backend.value(revision).map_err(Error::from);
-            let view = self.view(&values, Some(&self.horizon));
+            let view = self.view(&self.backend, Some(&self.horizon));
             match read(&view, current, compact) {
                 Ok(result) => return Ok(result),
                 Err(Stop::Failed(error)) => return Err(error),
@@ -56,14 +55,13 @@ impl Shared {
         read: impl FnOnce(&View<'_>, &Pin<'_>) -> Result<R, Stop>,
     ) -> Result<R, Error> {
         let pin = self.horizon.pin();
-        let values = |revision: Revision| self.backend.value(revision).map_err(Error::from);
-        let view = self.view(&values, None);
+        let view = self.view(&self.backend, None);
         read(&view, &pin).map_err(Stop::into_error)
     }
 
     pub(crate) fn view<'a>(
         &'a self,
-        values: &'a dyn Fn(Revision) -> Result<Option<bytes::Bytes>, Error>,
+        values: &'a dyn Values,
         overtaken_by: Option<&'a Horizon>,
     ) -> View<'a> {
         View {

@@ -529,8 +529,7 @@ impl Store {
         txn: &ApplyTxn,
         read: impl FnOnce(&View<'_>) -> Result<R, Stop>,
     ) -> Result<R, Error> {
-        let values = |revision: Revision| txn.value(revision).map_err(Error::from);
-        read(&self.shared.view(&values, None)).map_err(Stop::into_error)
+        read(&self.shared.view(txn, None)).map_err(Stop::into_error)
     }
 }
 

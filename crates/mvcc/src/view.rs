@@ -3,7 +3,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
-use quorate_backend::Revision;
+use quorate_backend::{ApplyTxn, Backend, Revision};
 
 use crate::horizon::Horizon;
 use crate::index::{KeyIndex, KeyParts, Walk};
@@ -15,13 +15,56 @@ use crate::{Error, KeyRange};
 /// The index lock is never held over I/O, and for no more than a chunk of keys.
 pub(crate) struct View<'a> {
     pub(crate) index: &'a RwLock<KeyIndex>,
-    pub(crate) values: &'a dyn Fn(Revision) -> Result<Option<Bytes>, Error>,
+    pub(crate) values: &'a dyn Values,
     pub(crate) chunk_keys: usize,
     /// Where to look whether a compaction overtook the reader; `None` when it is held back.
     pub(crate) overtaken_by: Option<&'a Horizon>,
     /// What the read may still take; `None` when it may take everything.
     pub(crate) budget: Option<&'a Budget>,
 }
+
+/// Where the records of a view come from.
+pub(crate) trait Values {
+    /// Returns the record of a revision.
+    fn value(&self, revision: Revision) -> Result<Option<Bytes>, Error>;
+
+    /// Returns the records of many revisions, in their order, up to about so many bytes. `None` says nothing: they are to
+    /// be asked for one by one.
+    fn values(&self, revisions: &[Revision], bytes_max: usize)
+    -> Result<Vec<Option<Bytes>>, Error>;
+}
+
+impl Values for Backend {
+    fn value(&self, revision: Revision) -> Result<Option<Bytes>, Error> {
+        Ok(Backend::value(self, revision)?)
+    }
+
+    fn values(
+        &self,
+        revisions: &[Revision],
+        bytes_max: usize,
+    ) -> Result<Vec<Option<Bytes>>, Error> {
+        Ok(Backend::values(self, revisions, bytes_max)?)
+    }
+}
+
+/// A transaction's own records first. There is no reading ahead: what a transaction reads is little.
+impl Values for ApplyTxn {
+    fn value(&self, revision: Revision) -> Result<Option<Bytes>, Error> {
+        Ok(ApplyTxn::value(self, revision)?)
+    }
+
+    fn values(&self, revisions: &[Revision], _: usize) -> Result<Vec<Option<Bytes>>, Error> {
+        Ok(vec![None; revisions.len()])
+    }
+}
+
+/// Records that are asked for at a time.
+const RECORDS_PER_READ: usize = 1024;
+/// Fewer records are asked for one by one.
+const RECORDS_PER_READ_MIN: usize = 8;
+/// Most bytes of records that are read ahead of what was counted.
+const READ_AHEAD_BYTES_MAX: usize = 4 << 20;
 
 /// How much one read may look at and hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +137,7 @@ impl View<'_> {
 
     /// Returns the record of a revision that the index knows.
     pub(crate) fn record(&self, revision: Revision) -> Result<Bytes, Stop> {
-        match (self.values)(revision)? {
+        match self.values.value(revision)? {
             Some(record) => {
                 self.hold(record.len())?;
                 Ok(record)
@@ -106,6 +149,39 @@ impl View<'_> {
                 expected: "a record, since the index knows the revision",
             })),
         }
+    }
+
+    /// Appends the records of revisions that the index knows, in their order.
+    pub(crate) fn records(
+        &self,
+        revisions: impl ExactSizeIterator<Item = Revision>,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), Stop> {
+        out.reserve(revisions.len());
+        if revisions.len() < RECORDS_PER_READ_MIN {
+            for revision in revisions {
+                out.push(self.record(revision)?);
+            }
+            return Ok(());
+        }
+        let mut revisions = revisions.peekable();
+        let mut part = Vec::with_capacity(revisions.len().min(RECORDS_PER_READ));
+        while revisions.peek().is_some() {
+            part.clear();
+            part.extend(revisions.by_ref().take(RECORDS_PER_READ));
+            let left = self.budget.map_or(usize::MAX, |budget| budget.bytes.get());
+            let records = self.values.values(&part, left.min(READ_AHEAD_BYTES_MAX))?;
+            for (revision, record) in part.iter().zip(records) {
+                out.push(match record {
+                    Some(record) => {
+                        self.hold(record.len())?;
+                        record
+                    }
+                    None => self.record(*revision)?,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Counts bytes that the read holds for its answer.

@@ -480,3 +480,51 @@ fn an_image_fills_a_new_file() {
     );
     assert_eq!(target.sizes().in_use_bytes, source.sizes().in_use_bytes);
 }
+
+#[test]
+fn many_records_at_once_are_those_asked_for_one_by_one() {
+    let backend = open(&disk(1)).unwrap();
+    let mut random = Random::new(7);
+    let mut there = Vec::new();
+    let mut main = 1;
+    for index in 1..400 {
+        let mut txn = backend.begin_apply(index, 1);
+        // Small and large gaps, and sometimes several rows of one revision.
+        main += i64::try_from(1 + random.below(if index % 5 == 0 { 40 } else { 4 })).unwrap();
+        for sub in 0..i64::try_from(1 + random.below(3)).unwrap() {
+            let rev = Revision::new(main, sub);
+            let value = vec![b'v'; random.size(60)];
+            txn.put_revision(rev, random.below(5) == 0, value.into());
+            there.push(rev);
+        }
+        txn.commit(0);
+        if index % 90 == 0 {
+            flush(&backend);
+        }
+    }
+    for round in 0..200 {
+        let mut wanted: Vec<Revision> = (0..random.below(60))
+            .map(|_| match random.below(4) {
+                0 => Revision::new(i64::try_from(random.below(3000)).unwrap(), 0),
+                _ => there[random.size(there.len() as u64)],
+            })
+            .collect();
+        if round % 2 == 0 {
+            let start = random.size(there.len() as u64 - 50);
+            wanted.extend(&there[start..start + 50]);
+        }
+        let single = |rev: &Revision| backend.value(*rev).unwrap();
+        let mut known = std::collections::BTreeSet::new();
+        wanted.retain(|rev| known.insert(*rev));
+        let values = backend.values(&wanted, usize::MAX).unwrap();
+        assert_eq!(
+            values,
+            wanted.iter().map(single).collect::<Vec<_>>(),
+            "round {round}"
+        );
+        let cut = backend.values(&wanted, 100).unwrap();
+        for (rev, value) in wanted.iter().zip(cut) {
+            assert!(value.is_none() || value == single(rev));
+        }
+    }
+}

@@ -55,11 +55,11 @@ pub use error::Error;
 pub use gate::{Handles, Intake, Outlet};
 pub use ids::{cluster_id, member_id};
 pub use image::{
-    BACKEND_FILE, FoundingMember, ImageError, ImageFacts, ImageStream, Import, Restore, Restored,
-    check_image, import_image, restore_backup,
+    BACKEND_FILE, FoundingMember, ImageError, ImageFacts, ImageMeasure, ImageStream, Import,
+    Restore, Restored, check_image, import_image, restore_backup,
 };
-pub use quorate_snap::ImageHash;
 pub use member::{LogStart, Member, Stopwatch};
+pub use quorate_snap::ImageHash;
 pub use quota::{DEFAULT_QUOTA_BYTES, Quota, cost, put_cost, txn_cost};
 pub use redact::{delete_text, put_text, range_text, request_text, txn_text};
 pub use tally::{APPLY_BOUNDS, Count, Doubling, FIRST_APPLY_BOUND_NS, KeyWork, TTL_BOUNDS, Tally};

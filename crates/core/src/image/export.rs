@@ -40,25 +40,67 @@ struct Rows {
     next: Revision,
 }
 
-impl ImageStream {
-    /// Reads all rows once and gets ready to do it again.
+/// The first reading of the rows of an [`ImageStream`], some at a time.
+pub struct ImageMeasure {
+    txn: ReadTxn,
+    rows: Rows,
+    image: ImageWriter<io::Sink>,
+}
+
+impl ImageMeasure {
+    /// Begins; nothing is read yet.
+    #[must_use]
+    pub fn new(txn: ReadTxn) -> Self {
+        Self {
+            txn,
+            rows: Rows::default(),
+            image: ImageWriter::measure(),
+        }
+    }
+
+    /// Reads some rows; false when there are no more.
     ///
     /// # Errors
     /// When the tables cannot be read, or hold a row that the format does not take.
-    pub fn open(txn: ReadTxn) -> Result<Self, ImageError> {
-        let mut measured = ImageWriter::measure();
-        let mut rows = Rows::default();
-        while rows.step(&txn, &mut measured)? {}
-        let (_, layout) = measured.finish()?;
+    pub fn step(&mut self) -> Result<bool, ImageError> {
+        self.rows.step(&self.txn, &mut self.image)
+    }
+
+    /// Ends, after the last step.
+    ///
+    /// # Errors
+    /// None that a step would not have had; an image of fewer rows than there are fails while it is read.
+    pub fn finish(self) -> Result<ImageStream, ImageError> {
+        let (_, layout) = self.image.finish()?;
         let image = ImageWriter::new(Vec::new(), layout)?;
-        Ok(Self {
-            txn,
+        Ok(ImageStream {
+            txn: self.txn,
             layout,
             rows: Rows::default(),
             image: Some(image),
             ready: Vec::new(),
             taken: 0,
         })
+    }
+}
+
+impl std::fmt::Debug for ImageMeasure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImageMeasure")
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ImageStream {
+    /// Reads all rows once and gets ready to do it again.
+    ///
+    /// # Errors
+    /// As [`ImageMeasure::step`].
+    pub fn open(txn: ReadTxn) -> Result<Self, ImageError> {
+        let mut measure = ImageMeasure::new(txn);
+        while measure.step()? {}
+        measure.finish()
     }
 
     /// Returns the size of the whole image in bytes.

@@ -11,7 +11,7 @@ mod restore;
 
 pub use check::{ImageFacts, check_image};
 pub use error::ImageError;
-pub use export::ImageStream;
+pub use export::{ImageMeasure, ImageStream};
 pub use import::{Import, import_image};
 pub use restore::{BACKEND_FILE, FoundingMember, Restore, Restored, restore_backup};
 

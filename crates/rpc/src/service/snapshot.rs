@@ -1,11 +1,11 @@
 //! `Maintenance.Snapshot`: the database as etcd's image, streamed.
 use std::io::Read as _;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_auth::Operation;
-use quorate_core::{ImageError, ImageHash, ImageStream};
+use quorate_core::{ImageError, ImageHash, ImageMeasure, ImageStream};
 use quorate_proto::etcdserverpb as pb;
 use tokio::sync::Semaphore;
 
@@ -19,6 +19,13 @@ use crate::status::{Code, Status};
 const CHUNK_BYTES: usize = 32 << 10;
 /// Messages made at a time, beside the connection thread; as much is in memory for each snapshot under way.
 const CHUNKS_MAX: usize = 16;
+
+/// Steps of the first reading that are made at a time; each is a few hundred KiB of rows at most.
+const MEASURES_MAX: usize = 4;
+/// How long nothing is done after a step, as a multiple of the time it took, while the member applies entries meanwhile.
+const PAUSE_FACTOR: u32 = 3;
+/// The longest pause: a step that took long because the machine is busy must not make a snapshot endless.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Steps of snapshots that run at one time in the whole process: the engine and the connections need their processors more.
 static STEPS: Semaphore = Semaphore::const_new(1);
@@ -44,15 +51,19 @@ pub(super) async fn serve(
     let identity = context.identity(&metadata).await?;
     context.gate(&identity, &Operation::Maintenance)?;
     let begun = Instant::now();
-    let backend = context.handles.backend.clone();
-    let opened = beside(move || Sending::open(backend.read()?)).await?;
-    let mut sending = opened.map_err(failed)?;
+    let mut pace = Pace::new(&context);
+    let txn = context.handles.backend.read();
+    let mut measure = ImageMeasure::new(txn.map_err(|e| failed(e.into()))?);
+    loop {
+        let (next, more) = pace.step(measure, measure_some).await?;
+        measure = next;
+        if !more.map_err(failed)? {
+            break;
+        }
+    }
+    let mut sending = Sending::new(measure).map_err(failed)?;
     while sending.remaining > 0 {
-        let step = beside(move || {
-            let chunks = sending.step();
-            (sending, chunks)
-        });
-        let (next, chunks) = step.await?;
+        let (next, chunks) = pace.step(sending, Sending::step).await?;
         sending = next;
         for chunk in chunks? {
             outbound.send(Message::encode(&chunk)).await?;
@@ -70,8 +81,8 @@ pub(super) async fn serve(
 }
 
 impl Sending {
-    fn open(txn: quorate_backend::ReadTxn) -> Result<Self, ImageError> {
-        let image = ImageStream::open(txn)?;
+    fn new(measure: ImageMeasure) -> Result<Self, ImageError> {
+        let image = measure.finish()?;
         Ok(Self {
             remaining: image.image_bytes(),
             version: image.storage_version()?,
@@ -110,10 +121,47 @@ fn failed(error: ImageError) -> Status {
     Status::new(Code::Unknown, error.to_string())
 }
 
-async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
-    // Both fail only when the runtime is on its way out.
-    let _permit = STEPS.acquire().await.map_err(|_| Status::STOPPED)?;
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| Status::STOPPED)
+fn measure_some(measure: &mut ImageMeasure) -> Result<bool, ImageError> {
+    let mut more = true;
+    for _ in 0..MEASURES_MAX {
+        more = more && measure.step()?;
+    }
+    Ok(more)
+}
+
+/// Runs steps beside the connection's thread, with pauses while there is other work.
+struct Pace<'a> {
+    context: &'a Context,
+    applied: u64,
+}
+
+impl<'a> Pace<'a> {
+    fn new(context: &'a Context) -> Self {
+        Self {
+            context,
+            applied: context.handles.view.applied(),
+        }
+    }
+
+    async fn step<T: Send + 'static, R: Send + 'static>(
+        &mut self,
+        mut what: T,
+        work: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> Result<(T, R), Status> {
+        // Both fail only when the runtime is on its way out.
+        let permit = STEPS.acquire().await.map_err(|_| Status::STOPPED)?;
+        let begun = Instant::now();
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&mut what);
+            (what, done)
+        });
+        let done = done.await.map_err(|_| Status::STOPPED)?;
+        drop(permit);
+        let applied = self.context.handles.view.applied();
+        if applied != self.applied {
+            self.applied = applied;
+            tokio::time::sleep(PAUSE_MAX.min(begun.elapsed() * PAUSE_FACTOR)).await;
+        }
+        Ok(done)
+    }
 }

@@ -4,6 +4,7 @@
 //! harness and the checker themselves.
 #![expect(clippy::print_stdout, reason = "figures and what is skipped are shown")]
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quorate_integration_tests::Binary;
@@ -27,8 +28,15 @@ fn options(binaries: Vec<Binary>, members: usize, time: Duration) -> ChaosOption
     }
 }
 
+/// Clusters take a machine for themselves: one test at a time has some.
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs scenarios one after the other and prints what they came to.
 fn run_each(options: &ChaosOptions, scenarios: impl Iterator<Item = &'static Scenario>) {
+    let _turn = one_at_a_time();
     for scenario in scenarios {
         if let Some(obstacle) = scenario.disk.obstacle() {
             println!("{}: skipped: {obstacle}", scenario.name);

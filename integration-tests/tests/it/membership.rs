@@ -21,6 +21,8 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Code, Status};
 
+use crate::cluster::one_at_a_time;
+
 /// How long something may take that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
@@ -48,6 +50,7 @@ fn subjects() -> Vec<Vec<Binary>> {
 
 /// Runs a test on a cluster of three of each kind.
 fn on_clusters(args: &[&str], test: fn(&mut Cluster)) {
+    let _turn = one_at_a_time();
     for binaries in subjects() {
         let setup = Setup {
             binaries,

@@ -43,6 +43,8 @@ pub(crate) struct Context {
 pub(crate) struct Effects {
     pub(crate) compaction: Option<CompactionJob>,
     pub(crate) revoked: Vec<LeaseId>,
+    /// Keys that went with their leases.
+    pub(crate) revoked_keys: u64,
     pub(crate) cluster_changed: bool,
     pub(crate) alarms_changed: bool,
 }
@@ -183,6 +185,7 @@ impl Stores {
         self.lessor.revoke(txn, id)?;
         attach(&mut self.lessor, &changes);
         effects.revoked.push(id);
+        effects.revoked_keys += keys.len() as u64;
         Ok(Applied::LeaseRevoke {
             revision: self.kv.current_revision(),
         })

@@ -117,6 +117,7 @@ methods! {
     AuthRoleGrantPermission Unary "/etcdserverpb.Auth/RoleGrantPermission",
     AuthRoleRevokePermission Unary "/etcdserverpb.Auth/RoleRevokePermission",
     HealthCheck Unary "/grpc.health.v1.Health/Check",
+    HealthList Unary "/grpc.health.v1.Health/List",
     HealthWatch ServerStream "/grpc.health.v1.Health/Watch",
     ReflectionV1 BidiStream "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     ReflectionV1Alpha BidiStream "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",

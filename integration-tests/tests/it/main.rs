@@ -8,6 +8,7 @@ mod cluster;
 mod crash;
 mod ctl;
 mod membership;
+mod metrics;
 mod process;
 mod raw;
 mod replay;

@@ -194,6 +194,7 @@ impl Member {
     }
 
     fn finish_effects(&mut self, effects: Effects) {
+        self.view.tally().deletes.add(effects.revoked_keys);
         if effects.cluster_changed {
             let before = self.view.cluster_version();
             self.show_cluster();

@@ -8,6 +8,7 @@
 //! | `etcd_grpc_proxy_*` | they count in the proxy, which in etcd is the same binary |
 //! | `etcd_debugging_disk_backend_commit_rebalance_*`, `_spill_*` | steps of bbolt's commit that redb's has not |
 //! | `etcd_debugging_snap_save_marshalling_*` | a snapshot of the log comes encoded from the member |
+//! | `etcd_mvcc_db_open_read_transactions` | no read keeps a transaction of the database between two of its steps |
 //! | `etcd_snap_db_*`, `etcd_server_snapshot_apply_in_progress_total` | images of the database, received from other members |
 //! | `etcd_server_heartbeat_send_failures_total`, `etcd_server_learner_promote_successes` | they need other members |
 //! | `go_gc_*`, `go_memstats_gc_*`, `_mcache_*`, `_mspan_*`, `_buck_hash_*`, `_next_gc_*`, `_last_gc_*` | nothing collects garbage |
@@ -25,6 +26,7 @@ const ZEROS: &[&str] = &[
     "etcd_grpc_proxy_cache_misses_total",
     "etcd_grpc_proxy_events_coalescing_total",
     "etcd_grpc_proxy_watchers_coalescing_total",
+    "etcd_mvcc_db_open_read_transactions",
     "etcd_server_heartbeat_send_failures_total",
     "etcd_server_learner_promote_successes",
     "etcd_server_snapshot_apply_in_progress_total",

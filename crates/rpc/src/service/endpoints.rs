@@ -1,8 +1,12 @@
 //! HTTP/1.1: health, version, metrics.
+use std::time::Instant;
+
 use quorate_mvcc::Reader;
 use quorate_proto::etcdserverpb as pb;
 
 use super::context::Context;
+use super::measure;
+use crate::message::Message;
 use crate::metrics::{Check, content_type};
 use crate::seam::{HttpRequest, HttpResponse};
 use crate::status::Status;
@@ -104,6 +108,7 @@ fn version(context: &Context) -> HttpResponse {
 
 /// Reads one key as the member itself, to see whether reads work.
 async fn read(context: &Context, is_serializable: bool) -> Result<(), String> {
+    let begun = Instant::now();
     let outcome = async {
         if !is_serializable {
             // A sole voter could answer without its log; a member whose disk hangs is not healthy for all that.
@@ -112,15 +117,21 @@ async fn read(context: &Context, is_serializable: bool) -> Result<(), String> {
             }
             context.read_index_by_engine().await?;
         }
-        let reader: &Reader = context.reader();
-        reader.range(&pb::RangeRequest {
+        let request = pb::RangeRequest {
             limit: 1,
             keys_only: true,
             ..pb::RangeRequest::default()
-        })?;
-        Ok::<(), Status>(())
+        };
+        let reader: &Reader = context.reader();
+        let result = reader.range(&request);
+        let gave = result.map(|r| (Message::default(), r.kvs.len()));
+        measure::range(context, begun, &request, gave.map_err(Status::from))
     };
-    outcome.await.map_err(|status| status.message().to_owned())
+    let answer: Result<Message, Status> = outcome.await;
+    match answer {
+        Ok(_) => Ok(()),
+        Err(status) => Err(status.message().to_owned()),
+    }
 }
 
 /// Source: etcd v3.7.1 server/etcdserver/api/etcdhttp/health.go `HandleHealth`.

@@ -32,6 +32,23 @@ pub(super) fn check(context: &Context, body: Bytes) -> Answer {
     }))
 }
 
+/// The answer to `List`, which the generated messages are too old to have.
+#[derive(Clone, PartialEq, prost::Message)]
+struct HealthListResponse {
+    #[prost(btree_map = "string, message", tag = "1")]
+    statuses: std::collections::BTreeMap<String, HealthCheckResponse>,
+}
+
+/// Lists what has a status. Source: grpc-go v1.82.1 health/server.go `List`.
+pub(super) fn list(context: &Context) -> Answer {
+    let status = HealthCheckResponse {
+        status: status_now(context).into(),
+    };
+    Answer::Now(Ok(Message::encode(&HealthListResponse {
+        statuses: [(String::new(), status)].into(),
+    })))
+}
+
 /// Tells the status, and once more when the member stops serving; stays until then or until the caller leaves.
 ///
 /// Differs from etcd, which serves to the last.

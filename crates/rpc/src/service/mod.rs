@@ -115,6 +115,7 @@ impl Service for Services {
             Method::MaintenanceHashKv => maintenance::hash_kv(context, &metadata, body),
             Method::MaintenanceMoveLeader => maintenance::move_leader(context, &metadata, body),
             Method::AuthAuthenticate => auth::authenticate(context, body),
+            Method::HealthList => health::list(context),
             Method::HealthCheck => health::check(context, body),
             method if method.service() == Method::AuthEnable.service() => {
                 auth::manage(context, &metadata, method, body)

@@ -103,8 +103,19 @@ pub(crate) const TRAILING: HeaderValue = HeaderValue::from_static("trailing");
 
 /// Returns the value of [`CHECKSUM`] for a body.
 pub(crate) fn checksum_of(body: &[u8]) -> HeaderValue {
-    let text = format!("{:08x}", crc32fast::hash(body));
-    HeaderValue::from_str(&text).unwrap_or(CRC32)
+    checksum_value(crc32fast::hash(body))
+}
+
+/// Returns the value of [`CHECKSUM`] for a body that is about a topic: a topic that changes on the way is noticed, too.
+pub(crate) fn checksum_of_request(topic: &str, body: &[u8]) -> HeaderValue {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(body);
+    hasher.update(topic.as_bytes());
+    checksum_value(hasher.finalize())
+}
+
+fn checksum_value(checksum: u32) -> HeaderValue {
+    HeaderValue::from_str(&format!("{checksum:08x}")).unwrap_or(CRC32)
 }
 
 /// Returns the member id in a header.

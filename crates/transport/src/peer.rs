@@ -3,15 +3,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use quorate_proto::MemberId;
 use quorate_proto::raftpb::{Message, MessageType};
+use quorate_proto::{LeaseId, MemberId};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use crate::Error;
 use crate::codec::StreamKind;
 use crate::lane::{Lane, Pushed};
 use crate::link::Link;
 use crate::metrics::Standing;
-use crate::outbound::{CONNECTIONS, Pipeline, run_pipeline, run_probe, run_stream, send_snapshot};
+use crate::outbound::{
+    CONNECTIONS, Pipeline, Renewal, renewals, run_pipeline, run_probe, run_renewals, run_stream,
+    send_snapshot,
+};
 use crate::shared::Shared;
 use crate::url::{PeerUrl, Picker};
 
@@ -22,6 +27,7 @@ pub(crate) struct Peer {
     message: Arc<Lane>,
     pipeline: Pipeline,
     snapshot_is_sent: Arc<AtomicBool>,
+    renewals: mpsc::Sender<Renewal>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -40,6 +46,9 @@ impl Peer {
             let stream = run_stream(Arc::clone(shared), Arc::clone(&link), kind);
             tasks.push(shared.handle.spawn(stream).abort_handle());
         }
+        let (renewals, queue) = renewals();
+        let renewing = run_renewals(Arc::clone(shared), Arc::clone(&link), queue);
+        tasks.push(shared.handle.spawn(renewing).abort_handle());
         let probe = run_probe(Arc::clone(shared), Arc::clone(&link));
         tasks.push(shared.handle.spawn(probe).abort_handle());
         Arc::new(Self {
@@ -48,6 +57,7 @@ impl Peer {
             link,
             pipeline,
             snapshot_is_sent: Arc::new(AtomicBool::new(false)),
+            renewals,
             tasks: Mutex::new(tasks),
         })
     }
@@ -67,6 +77,18 @@ impl Peer {
             active: self.link.active_since().is_some(),
             streams_open: lanes.iter().filter(|lane| lane.is_attached()).count(),
         }
+    }
+
+    /// Queues a lease to be renewed by the peer, with others at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if too many wait, or the peer was removed.
+    pub(crate) async fn renew(&self, id: LeaseId) -> Result<i64, Error> {
+        let (waiter, answer) = oneshot::channel();
+        let queued = self.renewals.try_send((id, waiter));
+        queued.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
     }
 
     /// Sends messages in order: appends by their stream, the rest by the other, by post what has no stream. Never

@@ -57,6 +57,17 @@ pub trait Service: Send + Sync + 'static {
 
     /// Tells, linearizably, whether a downgrade is under way.
     fn downgrade_enabled(&self) -> Answer<Result<bool, Refusal>>;
+
+    /// Answers what only members of our own kind ask each other, by topic; see [`Transport::exchange`].
+    ///
+    /// [`Transport::exchange`]: crate::Transport::exchange
+    fn exchange(
+        &self,
+        topic: String,
+        _body: bytes::Bytes,
+    ) -> Answer<Result<bytes::Bytes, Refusal>> {
+        Box::pin(async move { Err(Refusal::Other(format!("unknown topic {topic:?}"))) })
+    }
 }
 
 /// The versions that `/version` shows beside the server's own.

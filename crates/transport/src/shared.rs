@@ -16,6 +16,9 @@ use crate::pace::Pace;
 use crate::peer::{Peer, Remote};
 use crate::{Config, ImageSource, ImageStore, Parts, Receiver, Service};
 
+/// Questions about leases that are asked at the same time, one a connection; more wait.
+const LEASE_CALLS_MAX: usize = 64;
+
 /// Peers, and everything that all of them need.
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -30,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) handle: Handle,
     pub(crate) peers: RwLock<BTreeMap<MemberId, Arc<Peer>>>,
     pub(crate) remotes: RwLock<BTreeMap<MemberId, Arc<Remote>>>,
+    /// Room for questions about leases, each of which takes a connection.
+    pub(crate) asking: Semaphore,
     /// Room for snapshots to be received.
     pub(crate) receiving: Semaphore,
     /// Says "stopped" to connections and to listeners.
@@ -45,6 +50,7 @@ impl Shared {
             registry: Registry::new(),
             peers: RwLock::new(BTreeMap::new()),
             remotes: RwLock::new(BTreeMap::new()),
+            asking: Semaphore::new(LEASE_CALLS_MAX),
             receiving: Semaphore::new(RECEIVED_MAX),
             stopped: watch::Sender::new(false),
             removed: AtomicBool::new(false),

@@ -1,9 +1,11 @@
 //! The handle by which a member reaches the others.
 use std::collections::btree_map::Entry;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use quorate_proto::etcdserverpb::Member;
 use quorate_proto::raftpb::{Message, MessageType};
 use quorate_proto::{LeaseId, MemberId};
@@ -12,13 +14,13 @@ use tokio::runtime::Handle;
 use crate::headers::Identity;
 use crate::inbound;
 use crate::metrics::Standing;
-use crate::outbound::{PeerClient, on_runtime};
+use crate::outbound::{PeerClient, exchange, on_runtime};
 use crate::peer::{Peer, Remote};
 use crate::shared::Shared;
 use crate::url::PeerUrl;
 use crate::{
-    Config, Error, HashKv, ImageSource, ImageStore, PeerMetrics, Receiver, Service, TimeToLive,
-    Versions,
+    Config, Error, HashKv, ImageSource, ImageStore, PeerMetrics, Receiver, Refusal, Service,
+    TimeToLive, Versions,
 };
 
 /// Members that are answered though they are not known yet.
@@ -317,7 +319,8 @@ impl Transport {
         on_runtime(&self.shared.handle, question).await
     }
 
-    /// As [`PeerClient::renew_lease`].
+    /// As [`PeerClient::renew_lease`]. A leader of our own kind is asked in batches, on one connection; of etcd's, one
+    /// lease a request.
     ///
     /// # Errors
     ///
@@ -332,9 +335,15 @@ impl Transport {
         id: LeaseId,
         timeout: Duration,
     ) -> Result<i64, Error> {
-        let client = self.client();
-        let question = async move { client.renew_lease(&urls, id, timeout).await };
-        on_runtime(&self.shared.handle, question).await
+        let (client, shared) = (self.client(), Arc::clone(&self.shared));
+        let asking = async move {
+            if let Some(peer) = kindred_at(&shared, &urls) {
+                return peer.renew(id).await;
+            }
+            let _permit = shared.asking.acquire().await;
+            client.renew_lease(&urls, id, timeout).await
+        };
+        self.ask_for(timeout, asking).await
     }
 
     /// As [`PeerClient::time_to_live`].
@@ -353,10 +362,68 @@ impl Transport {
         keys: bool,
         timeout: Duration,
     ) -> Result<TimeToLive, Error> {
-        let client = self.client();
-        let question = async move { client.time_to_live(&urls, id, keys, timeout).await };
+        let (client, shared) = (self.client(), Arc::clone(&self.shared));
+        let asking = async move {
+            let _permit = shared.asking.acquire().await;
+            client.time_to_live(&urls, id, keys, timeout).await
+        };
+        self.ask_for(timeout, asking).await
+    }
+
+    async fn ask_for<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        asking: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let question = async move {
+            let asked = tokio::time::timeout(timeout, asking).await;
+            asked.unwrap_or(Err(Error::TimedOut("no answer about a lease")))
+        };
         on_runtime(&self.shared.handle, question).await
     }
+
+    /// Tells whether a peer is of our own kind, as its stream last said: then [`Transport::exchange`] reaches it.
+    #[must_use]
+    pub fn is_kindred(&self, id: MemberId) -> bool {
+        let peers = self.shared.peers.read();
+        peers.get(&id).is_some_and(|peer| peer.link.is_kindred())
+    }
+
+    /// Asks a peer of our own kind something, by topic (letters and digits), and returns its
+    /// [`Service::exchange`]'s answer. Nothing is sent to peers of another kind. The request may arrive twice.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if there is no such peer, it is of another kind, or it refuses; those of the link.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled, the request may have had its effect or not.
+    pub async fn exchange(
+        &self,
+        id: MemberId,
+        topic: &'static str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, Error> {
+        let Some(peer) = self.shared.peers.read().get(&id).cloned() else {
+            return Err(Refusal::MemberNotFound.into());
+        };
+        let shared = Arc::clone(&self.shared);
+        let question = async move { exchange(&shared, &peer.link, topic, body, timeout).await };
+        on_runtime(&self.shared.handle, question).await
+    }
+}
+
+/// Returns a peer of our own kind that is reached at one of the URLs.
+fn kindred_at(shared: &Shared, urls: &[String]) -> Option<Arc<Peer>> {
+    let peers = shared.peers.read();
+    let mut kindred = peers.values().filter(|peer| peer.link.is_kindred());
+    let is_there = |peer: &&Arc<Peer>| {
+        let known = peer.link.picker.all();
+        known.iter().any(|known| urls.contains(&known.to_string()))
+    };
+    kindred.find(is_there).cloned()
 }
 
 /// Adds a remote, if there is room and it is neither a peer, nor this member, nor removed.

@@ -1,6 +1,7 @@
 //! What other members begin: connections, and what they ask on them.
 mod answer;
 mod ask;
+mod kindred;
 mod raft;
 mod route;
 mod snapshot;

@@ -8,8 +8,9 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::answer::{Answer, Refused, error, not_found};
-use super::{ask, raft, snapshot};
+use super::{ask, kindred, raft, snapshot};
 use crate::headers::{PEER_URLS, SERVER_FROM, id_in};
+use crate::outbound::KINDRED_PREFIX;
 use crate::shared::Shared;
 use crate::transport::add_remote;
 use crate::{Config, Error};
@@ -37,6 +38,7 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> 
         "/leases" => ask::renew_lease(shared, request).await,
         "/leases/internal" => ask::time_to_live(shared, request).await,
         "/downgrade/enabled" => ask::downgrade_enabled(shared, &request).await,
+        path if path.starts_with(KINDRED_PREFIX) => kindred::exchange(shared, request).await,
         "/version" => ask::version(shared, &request),
         _ => not_found(),
     }

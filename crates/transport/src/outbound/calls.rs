@@ -182,6 +182,7 @@ impl PeerClient {
     ) -> Result<Vec<Member>, Error> {
         let mut call = get("", timeout);
         call.method = Method::POST;
+        call.repeatable = false;
         call.path = format!("/members/promote/{}", id.0);
         if let Some(token) = token {
             let token = HeaderValue::from_str(token).map_err(|_| Error::Malformed("token"))?;
@@ -307,6 +308,7 @@ fn get(path: &str, timeout: Duration) -> Call {
         path: path.to_owned(),
         headers: HeaderMap::new(),
         body: Bytes::new(),
+        repeatable: true,
         time_max: timeout,
         answer_bytes_max: ANSWER_BYTES_MAX,
     }

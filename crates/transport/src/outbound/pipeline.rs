@@ -100,6 +100,7 @@ async fn post(shared: &Shared, link: &Link, body: Bytes) -> Result<(), Error> {
         path: "/raft".to_owned(),
         headers,
         body,
+        repeatable: true,
         time_max: shared.config.link_timeout,
         answer_bytes_max: ANSWER_BYTES_MAX,
     };

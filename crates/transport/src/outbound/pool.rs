@@ -19,7 +19,7 @@ use crate::url::PeerUrl;
 const IDLE_MAX: Duration = Duration::from_secs(3);
 
 /// Connections to one address that are kept.
-const IDLE_CONNECTIONS_MAX: usize = 8;
+const IDLE_CONNECTIONS_MAX: usize = 32;
 
 /// Longest text of an error that is kept.
 const ERROR_TEXT_BYTES_MAX: usize = 4096;
@@ -31,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Whether it may arrive twice: then it is repeated when a connection that was used before breaks off.
+    pub(crate) repeatable: bool,
     /// Longest time until the whole answer is there.
     pub(crate) time_max: Duration,
     /// Longest answer.
@@ -85,7 +87,7 @@ impl Pool {
     }
 
     /// Makes a request and waits for its whole answer. A request on a connection that turns out to be closed is
-    /// repeated once on a new one: all requests between members may arrive twice.
+    /// repeated once on a new one, if it was not sent or may arrive twice.
     ///
     /// # Cancel safety
     ///
@@ -101,8 +103,9 @@ impl Pool {
             && sender.ready().await.is_ok()
         {
             match self.exchange(url, sender, call).await {
-                Err(Error::Http(error)) if error.is_canceled() || error.is_incomplete_message() => {
-                }
+                Err(Error::Http(error))
+                    if error.is_canceled()
+                        || (call.repeatable && error.is_incomplete_message()) => {}
                 answered => return answered,
             }
         }

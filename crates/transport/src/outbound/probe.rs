@@ -75,6 +75,7 @@ async fn probe(
         path: "/raft/probing".to_owned(),
         headers: HeaderMap::new(),
         body: Bytes::new(),
+        repeatable: true,
         time_max: shared.config.link_timeout,
         answer_bytes_max: ANSWER_BYTES_MAX,
     };

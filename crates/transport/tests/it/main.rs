@@ -7,6 +7,7 @@
 
 mod etcd;
 mod faults;
+mod kindred;
 mod member;
 mod messages;
 mod proxy;

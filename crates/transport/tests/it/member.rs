@@ -140,6 +140,10 @@ impl Service for Mouth {
     fn downgrade_enabled(&self) -> Answer<Result<bool, Refusal>> {
         self.answer(true)
     }
+
+    fn exchange(&self, topic: String, body: Bytes) -> Answer<Result<Bytes, Refusal>> {
+        self.answer(Bytes::from([topic.as_bytes(), &body].concat()))
+    }
 }
 
 /// Images made up of their index, or one that is given; they may claim to be longer than they are.

@@ -8,7 +8,7 @@ use crate::Error;
 
 /// The longest password in bytes.
 ///
-/// Source: golang.org/x/crypto v0.45 `bcrypt/bcrypt.go` `ErrPasswordTooLong`.
+/// Source: golang.org/x/crypto v0.52 `bcrypt/bcrypt.go` `ErrPasswordTooLong`.
 pub const PASSWORD_BYTES_MAX: usize = 72;
 /// The bcrypt cost that is used in place of one out of range.
 pub const COST_DEFAULT: u32 = 10;

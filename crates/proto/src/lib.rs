@@ -23,6 +23,7 @@
 )]
 
 mod id;
+mod secrets;
 
 pub use id::{ClusterId, LeaseId, MemberId};
 

@@ -7,6 +7,7 @@ pub struct UserAddOptions {
 }
 /// Value stored in bucket authUsers; not sent to clients.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct User {
     #[prost(bytes = "bytes", tag = "1")]
     pub name: ::prost::bytes::Bytes,

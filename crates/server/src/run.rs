@@ -413,16 +413,24 @@ fn connection_threads() -> usize {
 }
 
 fn door_options(config: &Config, threads: usize) -> quorate_rpc::Options {
+    let defaults = quorate_rpc::Options::default();
     quorate_rpc::Options {
         threads,
         max_request_bytes: config.max_request_bytes,
         max_concurrent_streams: config.max_concurrent_streams,
         keepalive_min_ms: ms(config.grpc_keepalive_min_time),
-        keepalive_interval_ms: config.grpc_keepalive.map_or(0, |k| ms(k.interval)),
-        keepalive_timeout_ms: config.grpc_keepalive.map_or(0, |k| ms(k.timeout)),
+        // With either of the two at 0 what grpc-go does by itself stays; more often than every second it never pings.
+        keepalive_interval_ms: config
+            .grpc_keepalive
+            .map_or(defaults.keepalive_interval_ms, |k| {
+                ms(k.interval).max(1_000)
+            }),
+        keepalive_timeout_ms: config
+            .grpc_keepalive
+            .map_or(defaults.keepalive_timeout_ms, |k| ms(k.timeout)),
         drain_ms: DRAIN_MS,
         max_connections: max_connections(),
-        ..quorate_rpc::Options::default()
+        ..defaults
     }
 }
 

@@ -1,6 +1,7 @@
 //! The length-prefixed messages of gRPC: one flag byte, four bytes of length, the message.
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::gzip;
 use crate::status::{Code, Status};
 
 /// How long the prefix of a message is.
@@ -21,7 +22,7 @@ const TRUST_MAX_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct MessageReader {
     max_bytes: usize,
-    encoding: Option<Box<str>>,
+    is_gzip: bool,
     prefix: [u8; PREFIX_BYTES],
     prefix_len: usize,
     body: BytesMut,
@@ -30,11 +31,11 @@ pub(crate) struct MessageReader {
 }
 
 impl MessageReader {
-    /// Reads messages of up to `max_bytes`; `encoding` is the stream's `grpc-encoding` when that is not `identity`.
-    pub(crate) fn new(max_bytes: usize, encoding: Option<Box<str>>) -> Self {
+    /// Reads messages of up to `max_bytes`, unpacked; `is_gzip` says that they may be packed.
+    pub(crate) fn new(max_bytes: usize, is_gzip: bool) -> Self {
         Self {
             max_bytes,
-            encoding,
+            is_gzip,
             prefix: [0; PREFIX_BYTES],
             prefix_len: 0,
             body: BytesMut::new(),
@@ -95,8 +96,7 @@ impl MessageReader {
             return Ok(None);
         };
         self.prefix_len = 0;
-        self.check_flag(flag)?;
-        Ok(Some(message))
+        self.unpack(flag, message).map(Some)
     }
 
     fn take_body(&mut self, length: usize) -> Option<Bytes> {
@@ -115,15 +115,28 @@ impl MessageReader {
         (self.body.len() == length).then(|| std::mem::take(&mut self.body).freeze())
     }
 
-    fn check_flag(&self, flag: u8) -> Result<(), Status> {
-        match (flag, &self.encoding) {
-            (0, _) => Ok(()),
-            (1, None) => Err(Status::fixed(
+    /// Source: grpc-go v1.82.1 rpc_util.go `checkRecvPayload`, `decompress`.
+    fn unpack(&self, flag: u8, message: Bytes) -> Result<Bytes, Status> {
+        match flag {
+            0 => Ok(message),
+            1 if self.is_gzip => match gzip::unpack(&message, self.max_bytes) {
+                Ok(Some(plain)) => Ok(plain),
+                Ok(None) => {
+                    let max = self.max_bytes;
+                    let text =
+                        format!("grpc: received message after decompression larger than max {max}");
+                    Err(Status::new(Code::ResourceExhausted, text))
+                }
+                Err(error) => {
+                    let text = format!("grpc: failed to decompress the message: {error}");
+                    Err(Status::new(Code::Internal, text))
+                }
+            },
+            1 => Err(Status::fixed(
                 Code::Internal,
                 "grpc: compressed flag set with identity or empty encoding",
             )),
-            (1, Some(encoding)) => Err(no_decompressor(encoding)),
-            (other, _) => Err(Status::new(
+            other => Err(Status::new(
                 Code::Internal,
                 format!("grpc: received unexpected payload format {other}"),
             )),
@@ -171,7 +184,7 @@ mod tests {
         wire.extend(framed(0, &large));
         wire.extend(framed(0, b"end"));
         for chunk in [1, 2, 3, 5, 8, 100, COPY_MAX_BYTES, wire.len()] {
-            let mut reader = MessageReader::new(1 << 20, None);
+            let mut reader = MessageReader::new(1 << 20, false);
             let messages = read_all(&mut reader, &wire, chunk).unwrap();
             assert_eq!(
                 messages,
@@ -185,7 +198,7 @@ mod tests {
 
     #[test]
     fn message_over_the_limit_is_refused_before_its_body_comes() {
-        let mut reader = MessageReader::new(10, None);
+        let mut reader = MessageReader::new(10, false);
         let error = read_all(&mut reader, &[0, 0, 0, 0, 11], 5).unwrap_err();
         assert_eq!(error.code(), Code::ResourceExhausted);
         assert_eq!(
@@ -199,33 +212,57 @@ mod tests {
         let cases = [
             (
                 1,
-                None,
+                false,
                 Code::Internal,
                 "grpc: compressed flag set with identity or empty encoding",
             ),
             (
-                1,
-                Some("gzip"),
-                Code::Unimplemented,
-                "grpc: Decompressor is not installed for grpc-encoding \"gzip\"",
+                2,
+                true,
+                Code::Internal,
+                "grpc: received unexpected payload format 2",
             ),
             (
                 2,
-                None,
+                false,
                 Code::Internal,
                 "grpc: received unexpected payload format 2",
             ),
         ];
-        for (flag, encoding, code, text) in cases {
-            let mut reader = MessageReader::new(100, encoding.map(Into::into));
+        for (flag, is_gzip, code, text) in cases {
+            let mut reader = MessageReader::new(100, is_gzip);
             let error = read_all(&mut reader, &framed(flag, b"x"), 100).unwrap_err();
             assert_eq!((error.code(), error.message()), (code, text));
         }
     }
 
     #[test]
+    fn packed_messages_are_unpacked_up_to_the_limit() {
+        let read = |flag, body: &[u8]| {
+            let mut reader = MessageReader::new(100, true);
+            read_all(&mut reader, &framed(flag, body), 100)
+        };
+        let packed = |len| gzip::pack(&vec![b'x'; len]);
+        assert_eq!(read(1, &packed(100)).unwrap(), [&[b'x'; 100][..]]);
+        assert_eq!(read(0, b"plain").unwrap(), [&b"plain"[..]]);
+        let error = read(1, &packed(101)).unwrap_err();
+        let text = "grpc: received message after decompression larger than max 100";
+        assert_eq!(
+            (error.code(), error.message()),
+            (Code::ResourceExhausted, text)
+        );
+        let error = read(1, b"garbage").unwrap_err();
+        assert_eq!(error.code(), Code::Internal);
+        assert!(
+            error
+                .message()
+                .starts_with("grpc: failed to decompress the message: ")
+        );
+    }
+
+    #[test]
     fn cut_message_is_not_between_messages() {
-        let mut reader = MessageReader::new(100, None);
+        let mut reader = MessageReader::new(100, false);
         assert!(reader.is_between_messages());
         assert!(
             read_all(&mut reader, &framed(0, b"hello")[..7], 100)

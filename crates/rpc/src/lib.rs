@@ -66,6 +66,7 @@ mod encode;
 mod engine;
 mod frame;
 pub mod fuzz;
+mod gzip;
 mod http1;
 mod http2;
 mod merge;

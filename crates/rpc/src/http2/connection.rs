@@ -351,7 +351,7 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
         };
         let inbound = MessageStream::new(
             request.into_body(),
-            accepted.encoding,
+            accepted.is_gzip,
             method,
             thread.clone(),
         );

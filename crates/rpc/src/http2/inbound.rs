@@ -23,13 +23,8 @@ pub(crate) struct MessageStream {
 }
 
 impl MessageStream {
-    pub(crate) fn new(
-        recv: RecvStream,
-        encoding: Option<Box<str>>,
-        method: Method,
-        thread: Rc<Thread>,
-    ) -> Self {
-        let reader = MessageReader::new(thread.options.max_message_bytes(), encoding);
+    pub(crate) fn new(recv: RecvStream, is_gzip: bool, method: Method, thread: Rc<Thread>) -> Self {
+        let reader = MessageReader::new(thread.options.max_message_bytes(), is_gzip);
         let unfinished = thread.unfinished.hold(0);
         Self {
             recv,

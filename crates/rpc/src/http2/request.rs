@@ -4,6 +4,7 @@ use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Method as HttpMethod, Request, StatusCode};
 
 use crate::frame::no_decompressor;
+use crate::gzip;
 use crate::metadata::{Metadata, parse_timeout_ms};
 use crate::method::{Lookup, Method};
 use crate::status::{Code, Status};
@@ -16,7 +17,8 @@ pub(crate) struct Accepted {
     pub(crate) method: Method,
     pub(crate) metadata: Metadata,
     pub(crate) content_type: HeaderValue,
-    pub(crate) encoding: Option<Box<str>>,
+    /// Whether messages may be packed.
+    pub(crate) is_gzip: bool,
     pub(crate) timeout_ms: Option<u64>,
 }
 
@@ -97,15 +99,15 @@ pub(crate) fn judge(request: &Request<RecvStream>) -> Result<Accepted, Box<Refus
         Ok(method) => method,
         Err(status) => return refuse(StatusCode::OK, status),
     };
-    let encoding = encoding(headers);
-    if let Some(encoding) = &encoding {
-        return refuse(StatusCode::OK, no_decompressor(encoding));
-    }
+    let is_gzip = match encoding(headers) {
+        Ok(is_gzip) => is_gzip,
+        Err(status) => return refuse(StatusCode::OK, status),
+    };
     Ok(Accepted {
         method,
         metadata: Metadata::collect(first),
         content_type,
-        encoding,
+        is_gzip,
         timeout_ms,
     })
 }
@@ -150,10 +152,15 @@ fn content_type(given: &[u8]) -> Option<HeaderValue> {
     }
 }
 
-fn encoding(headers: &HeaderMap) -> Option<Box<str>> {
-    let encoding = headers.get("grpc-encoding")?.as_bytes();
-    let is_plain = encoding.is_empty() || encoding == b"identity";
-    (!is_plain).then(|| String::from_utf8_lossy(encoding).into())
+/// Says whether messages may be packed. Of the compressions there are, etcd's server has gzip built in.
+///
+/// Differs from etcd: there the answers to such a call are packed too.
+fn encoding(headers: &HeaderMap) -> Result<bool, Status> {
+    match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
+        None | Some(b"" | b"identity") => Ok(false),
+        Some(name) if name == gzip::NAME.as_bytes() => Ok(true),
+        Some(other) => Err(no_decompressor(&String::from_utf8_lossy(other))),
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use quorate_auth::{Identity, TOKEN_LETTERS, password};
+use quorate_auth::{Access, Identity, TOKEN_LETTERS, password};
 use quorate_core::{Applied, AuthAnswer, Request};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::ResponseHeader;
@@ -84,7 +84,7 @@ pub(super) fn manage(
     let (context, metadata) = (context.clone(), metadata.clone());
     Answer::later(async move {
         let identity = context.identity(&metadata).await?;
-        let request = request(&context, method, body).await?;
+        let request = request(&context, &identity, method, body).await?;
         match context
             .applied(context.propose(request, None, identity))
             .await?
@@ -98,12 +98,18 @@ pub(super) fn manage(
 }
 
 /// Decodes a request; a password is replaced by its hash.
-async fn request(context: &Context, method: Method, body: Bytes) -> Result<Request, Status> {
+async fn request(
+    context: &Context,
+    identity: &Identity,
+    method: Method,
+    body: Bytes,
+) -> Result<Request, Status> {
     Ok(match method {
         Method::AuthEnable => Request::AuthEnable(decode(body)?),
         Method::AuthDisable => Request::AuthDisable(decode(body)?),
         Method::AuthStatus => Request::AuthStatus(decode(body)?),
         Method::AuthUserAdd => {
+            may_manage(context, identity)?;
             let mut add: pb::AuthUserAddRequest = decode(body)?;
             let (cost, salt) = (context.auth().bcrypt_cost(), random()?);
             hash_beside(move || {
@@ -112,6 +118,7 @@ async fn request(context: &Context, method: Method, body: Bytes) -> Result<Reque
             .await??
         }
         Method::AuthUserChangePassword => {
+            may_manage(context, identity)?;
             let mut change: pb::AuthUserChangePasswordRequest = decode(body)?;
             let (cost, salt) = (context.auth().bcrypt_cost(), random()?);
             hash_beside(move || {
@@ -133,6 +140,15 @@ async fn request(context: &Context, method: Method, body: Bytes) -> Result<Reque
         Method::AuthRoleRevokePermission => Request::AuthRoleRevokePermission(decode(body)?),
         other => return Err(Status::unknown_method(other.service(), other.name())),
     })
+}
+
+/// Refuses before the slow hashing whoever will be refused after it.
+///
+/// Differs from etcd, which lets anyone have passwords hashed; a password that is too long for one who may not set it is
+/// therefore answered otherwise.
+fn may_manage(context: &Context, identity: &Identity) -> Result<(), Status> {
+    let accesses = [Access::Admin];
+    Ok(context.auth().check(identity, &accesses, |_| Vec::new())?)
 }
 
 /// Encodes an answer. Those that say nothing but success all look alike: a header in field 1.

@@ -229,3 +229,38 @@ fn watches_and_leases_are_checked_too() {
         );
     });
 }
+
+#[test]
+fn passwords_are_hashed_only_for_those_who_may_set_them() {
+    let served = Served::start();
+    run(async {
+        let client = served.client().await;
+        enable(&client).await;
+        let too_long = "x".repeat(73);
+        let add = pb::AuthUserAddRequest {
+            name: "bob".into(),
+            password: too_long.clone(),
+            ..Default::default()
+        };
+        let change = pb::AuthUserChangePasswordRequest {
+            name: "root".into(),
+            password: too_long,
+            ..Default::default()
+        };
+        let as_alice = login(&client, "alice", "pw").await.unwrap();
+        let as_root = login(&client, "root", "pw").await.unwrap();
+        // That the password is too long is found out by hashing it, and that is not tried.
+        let denied = refused(7, "etcdserver: permission denied");
+        let nobody = refused(3, "etcdserver: user name is empty");
+        let hashed = refused(2, "bcrypt: password length exceeds 72 bytes");
+        for (caller, expected) in [(&as_alice, denied), (&client, nobody), (&as_root, hashed)] {
+            let added: Result<pb::AuthUserAddResponse, _> =
+                caller.call("/etcdserverpb.Auth/UserAdd", &add).await;
+            assert_eq!(added.unwrap_err(), expected);
+            let changed: Result<pb::AuthUserChangePasswordResponse, _> = caller
+                .call("/etcdserverpb.Auth/UserChangePassword", &change)
+                .await;
+            assert_eq!(changed.unwrap_err(), expected);
+        }
+    });
+}

@@ -188,10 +188,10 @@ fn headers_are_refused_with_the_words_of_grpc_go() {
             "context deadline exceeded",
         ),
         header(
-            post(RANGE).header("grpc-encoding", "gzip"),
+            post(RANGE).header("grpc-encoding", "snappy"),
             200,
             12,
-            "grpc: Decompressor is not installed for grpc-encoding \"gzip\"",
+            "grpc: Decompressor is not installed for grpc-encoding \"snappy\"",
         ),
         header(
             post(RANGE).header("authorization", "Bearer bad"),
@@ -246,6 +246,35 @@ fn bodies_are_refused_with_the_words_of_grpc_go() {
             "cardinality violation: received multiple request messages for non-client-streaming RPC",
         ),
     ]);
+}
+
+#[test]
+fn packed_requests_are_understood_as_by_etcd() {
+    // `gzip -c` of `packed`.
+    const PACKED: &[u8] = &[
+        0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x03, 0x2b, 0x48, 0x4c, 0xce, 0x4e,
+        0x4d, 0x01, 0x00, 0x10, 0xb4, 0xf6, 0x21, 0x06, 0x00, 0x00, 0x00,
+    ];
+    let door = Door::open(Options::default());
+    run(async {
+        let (client, _) = connect(door.addr).await;
+        let mut body = framed(PACKED).to_vec();
+        body[0] = 1;
+        let request = post(RANGE)
+            .header("grpc-encoding", "gzip")
+            .body(())
+            .unwrap();
+        let called = call(&client, request, Some(body.into())).await.unwrap();
+        assert_eq!(called.value(), "packed");
+        let request = post(RANGE)
+            .header("grpc-encoding", "gzip")
+            .body(())
+            .unwrap();
+        let called = call(&client, request, Some(framed(b"plain")))
+            .await
+            .unwrap();
+        assert_eq!(called.value(), "plain");
+    });
 }
 
 #[test]

@@ -313,7 +313,9 @@ impl Cluster {
     /// Applies the start or the end of a downgrade.
     pub(crate) fn apply_downgrade(&mut self, txn: &mut ApplyTxn, enabled: bool, target: &str) {
         let target = if enabled { target } else { "" };
-        let info = serde_json::json!({ "target-version": target, "enabled": enabled }).to_string();
+        // The order is etcd's, since `Hash` covers it.
+        let target = serde_json::Value::from(target);
+        let info = format!(r#"{{"target-version":{target},"enabled":{enabled}}}"#);
         txn.put(Table::Cluster, DOWNGRADE_KEY, info.into());
     }
 

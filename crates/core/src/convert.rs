@@ -63,20 +63,20 @@ pub(crate) fn from_conf_state(conf: &ConfState) -> raftpb::ConfState {
     }
 }
 
-/// Writes a configuration as etcd keeps it in the `meta` table.
+/// Writes a configuration as etcd keeps it in the `meta` table: what is empty is left out, and the order counts, since `Hash` covers it.
 pub(crate) fn conf_state_json(conf: &ConfState) -> String {
-    let mut json = serde_json::Map::new();
+    let mut json = String::from("{");
     let mut list = |name: &str, ids: &[u64]| {
         if !ids.is_empty() {
-            json.insert(name.to_owned(), ids.into());
+            let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
+            json += &format!("\"{name}\":[{}],", ids.join(","));
         }
     };
     list("voters", &conf.voters);
     list("learners", &conf.learners);
     list("voters_outgoing", &conf.voters_outgoing);
     list("learners_next", &conf.learners_next);
-    json.insert("auto_leave".to_owned(), conf.auto_leave.into());
-    serde_json::Value::Object(json).to_string()
+    json + &format!("\"auto_leave\":{}}}", conf.auto_leave)
 }
 
 /// Translates an etcd configuration change for raft; `None` when raft has nothing to do.
@@ -104,4 +104,26 @@ pub(crate) fn translate_change(
     };
     to.set_change_type(kind);
     Some(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configuration_has_etcds_bytes() {
+        let mut conf = ConfState {
+            voters: vec![3_993_966_038_013_325_754, 2],
+            ..ConfState::default()
+        };
+        assert_eq!(
+            conf_state_json(&conf),
+            r#"{"voters":[3993966038013325754,2],"auto_leave":false}"#
+        );
+        conf.learners = vec![7];
+        assert_eq!(
+            conf_state_json(&conf),
+            r#"{"voters":[3993966038013325754,2],"learners":[7],"auto_leave":false}"#
+        );
+    }
 }

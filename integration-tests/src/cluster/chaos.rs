@@ -246,32 +246,21 @@ struct Run {
 }
 
 impl Run {
-    /// Round after round until the time is up; a round is not broken off.
+    /// One round at least, and then more until the time is up.
     fn faults(&mut self, time: Duration) -> Outcome {
         let deadline = Instant::now() + time;
-        loop {
+        for round in 0_u64.. {
             for step in self.scenario.steps {
+                if round > 0 && Instant::now() > deadline {
+                    return Ok(());
+                }
                 self.step(*step)
                     .map_err(|failure| failure.during(&format!("{step:?}")))?;
                 self.steps += 1;
                 self.look_after_members()?;
-                // What it has begun, a calm round need not end.
-                if Instant::now() > deadline
-                    && matches!(step, Step::Wait(..) | Step::Writes(_))
-                    && !self.is_mid_change()
-                {
-                    return Ok(());
-                }
-            }
-            if Instant::now() > deadline {
-                return Ok(());
             }
         }
-    }
-
-    /// Whether a round must go on to its end.
-    fn is_mid_change(&self) -> bool {
-        self.scenario.is_migration
+        Ok(())
     }
 
     /// Members end by themselves only where a scenario says so.

@@ -159,13 +159,13 @@ use Who::{Any, At, Follower, Leader, Runs, Same};
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "calm",
-        rows: "none: what nobody disturbs",
+        rows: "2.22, 2.23, 2.24, 2.27, 2.28: what nobody disturbs but compaction",
         steps: &[Writes(200), Wait(200, 400)],
         ..PLAIN
     },
     Scenario {
         name: "kill",
-        rows: "C1, 2.1, 2.2, 2.3",
+        rows: "C1, 2.1, 2.2, 2.3, 2.25, 2.26",
         steps: &[
             Kill(Any),
             Wait(0, 1_500),
@@ -462,7 +462,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "snapshot-storm",
-        rows: "C7, 2.6, 2.9, 2.10, 2.18: kills, cuts, defragmentation and backups while snapshots are under way",
+        rows: "C7, 2.6, 2.9, 2.10, 2.12, 2.13, 2.18: kills, cuts, defragmentation and backups while snapshots are under way",
         args: SMALL_LOG,
         steps: &[
             Kill(Follower),

@@ -1,9 +1,11 @@
 //! What a member wants done by those who have threads, files and sockets.
 use bytes::Bytes;
-use quorate_backend::FlushJob;
+use quorate_backend::{FlushJob, ReadTxn};
 use quorate_mvcc::CompactionJob;
+use quorate_proto::{MemberId, raftpb};
 use quorate_wal::Batch;
 
+use crate::edge::Refusal;
 use crate::{Outcome, Token};
 
 /// Work for the outside, in the order in which it came up. Nothing here may be dropped.
@@ -19,8 +21,22 @@ pub struct Actions {
     pub flush: Option<FlushJob>,
     /// Step off the engine's thread until done; answer with [`crate::Member::handle_compacted`].
     pub compact: Option<CompactionJob>,
-    /// Save as a snapshot file; answer with [`crate::Member::handle_snapshot_saved`].
-    pub save_snapshot: Option<SnapshotToSave>,
+    /// Save each as a snapshot file; answer with [`crate::Member::handle_snapshot_saved`].
+    pub save_snapshots: Vec<SnapshotToSave>,
+    /// Send to other members, in order. A snapshot has no data yet: see [`Self::images`].
+    pub send: Vec<raftpb::Message>,
+    /// The state that each `MsgSnap` in [`Self::send`] stands for, in the same order.
+    pub images: Vec<SnapshotSource>,
+    /// Links to other members are to be made, changed and ended, in order.
+    pub peers: Vec<PeerChange>,
+    /// Install a received snapshot; answer with [`crate::Member::handle_installed`].
+    pub install: Option<SnapshotInstall>,
+    /// Images of received snapshots, by index, that nobody needs: to be deleted.
+    pub unused_images: Vec<u64>,
+    /// This member was removed from the cluster: it ends, and its data is of no use any more.
+    pub removed: bool,
+    /// Ask all members for their versions; answer with [`crate::Member::handle_member_versions`].
+    pub ask_versions: bool,
     /// Log segments whose entries all lie at or before this index are no longer needed.
     pub release_log: Option<u64>,
     /// The member has published itself: clients may be served.
@@ -29,6 +45,51 @@ pub struct Actions {
     pub fatal: Option<String>,
     /// Things an operator should read.
     pub notices: Vec<Notice>,
+}
+
+/// A change of the links to other members. Learners are peers too; this member itself never is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerChange {
+    /// A member is there.
+    Add {
+        /// Its id.
+        id: MemberId,
+        /// Where it listens for peers.
+        urls: Vec<String>,
+    },
+    /// A member listens elsewhere.
+    Update {
+        /// Its id.
+        id: MemberId,
+        /// Where it listens for peers.
+        urls: Vec<String>,
+    },
+    /// A member is gone for good.
+    Remove {
+        /// Its id.
+        id: MemberId,
+    },
+    /// All members are forgotten; those that are there follow.
+    Clear,
+}
+
+/// A received snapshot whose position is in the log: the next start would install it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotInstall {
+    /// Last entry it covers; its image is named by it.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+}
+
+/// The state that a snapshot for a follower stands for.
+pub struct SnapshotSource {
+    /// Who is to get it.
+    pub to: MemberId,
+    /// Last entry it covers.
+    pub index: u64,
+    /// Exactly the state at that index. It holds up memory and pages: not to be kept after the image is sent.
+    pub state: ReadTxn,
 }
 
 /// A snapshot of the log's position and of the membership.
@@ -107,6 +168,25 @@ pub enum Notice {
     ReadIndexTimedOut {
         /// How many.
         count: usize,
+    },
+    /// A message from another member was not taken. Told once for each kind of refusal in a row.
+    MessageRefused {
+        /// Who sent it.
+        from: u64,
+        /// Why.
+        why: Refusal,
+    },
+    /// The log was not stored for an election timeout: leadership is handed over.
+    SlowDisk {
+        /// To whom.
+        to: u64,
+    },
+    /// A snapshot from the leader has taken the place of everything.
+    SnapshotInstalled {
+        /// Last entry it covers.
+        index: u64,
+        /// What was applied before.
+        applied_before: u64,
     },
     /// Leases ended because nobody renewed them.
     LeasesExpired {

@@ -123,6 +123,32 @@ pub enum Submission {
         /// The lease; `None` asks for the keys of every lease.
         id: Option<LeaseId>,
     },
+    /// Changes who is a member; answered by [`Outcome::Members`] when the change is applied here.
+    ///
+    /// It waits as long as it takes: a change that raft refuses because another is not applied yet is never answered.
+    /// Promotion must be asked of the leader.
+    ChangeMembers {
+        /// Returned with the outcome.
+        token: Token,
+        /// The change.
+        change: MemberChange,
+    },
+    /// Looks at, starts or ends a downgrade; answered by [`Outcome::Done`].
+    Downgrade {
+        /// Returned with the outcome.
+        token: Token,
+        /// What is to be done.
+        action: DowngradeAction,
+        /// The version to go to, as `X.Y.Z` or `X.Y`; ignored when a downgrade ends.
+        version: String,
+    },
+    /// Asks for the digest at an index, 0 for the newest; answered by [`Outcome::Digest`].
+    Digest {
+        /// Returned with the outcome.
+        token: Token,
+        /// The index.
+        index: u64,
+    },
     /// Moves leadership to another member; answered by [`Outcome::LeaderMoved`].
     MoveLeader {
         /// Returned with the outcome.
@@ -135,6 +161,46 @@ pub enum Submission {
         /// The waiter.
         token: Token,
     },
+}
+
+/// A change of members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// Adds a member; its id is made from its URLs and the time.
+    Add {
+        /// Where it listens for peers; the caller has checked that they are URLs.
+        peer_urls: Vec<String>,
+        /// Whether it does not vote at first.
+        is_learner: bool,
+    },
+    /// Removes a member; its id never comes back.
+    Remove {
+        /// Its id.
+        id: MemberId,
+    },
+    /// Changes where a member listens.
+    Update {
+        /// Its id.
+        id: MemberId,
+        /// Where it listens for peers.
+        peer_urls: Vec<String>,
+    },
+    /// Makes a learner vote.
+    Promote {
+        /// Its id.
+        id: MemberId,
+    },
+}
+
+/// What to do about a downgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DowngradeAction {
+    /// Only say whether it would be possible.
+    Validate,
+    /// Begin.
+    Enable,
+    /// End; that there is none is no error.
+    Cancel,
 }
 
 /// How a submission ended.
@@ -164,6 +230,22 @@ pub enum Outcome {
     LeaseKeys(Vec<Bytes>),
     /// Leadership has moved.
     LeaderMoved,
+    /// A change of members was applied: all members after it, ordered by id.
+    Members {
+        /// The member that the change was about.
+        id: MemberId,
+        /// All members.
+        members: Vec<pb::Member>,
+    },
+    /// The running digest after an entry; see [`crate::Member::digest_at`].
+    Digest {
+        /// The entry.
+        index: u64,
+        /// The digest; `None` when it is not known.
+        digest: Option<u64>,
+    },
+    /// It is done, and there is nothing to say.
+    Done,
     /// It failed; what the error says about the request having been applied or not is in [`Error`]'s text.
     Failed(Error),
 }

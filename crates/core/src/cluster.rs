@@ -3,11 +3,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
+use prost::Message as _;
 use quorate_backend::{ApplyTxn, Backend, ReadTxn, Table};
+use quorate_proto::MemberId;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::membershippb::ClusterMemberAttrSetRequest;
 use quorate_proto::raftpb::{ConfChange, ConfChangeType};
 use serde::{Deserialize, Serialize};
+
+use crate::actions::PeerChange;
+use crate::convert::change_kind;
+use crate::versions::Version;
 
 /// A member as etcd writes it to JSON: in the `members` table, in configuration changes, and to peers.
 ///
@@ -37,6 +43,15 @@ pub struct Member {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub client_urls: Vec<String>,
+}
+
+/// The downgrade under way, as etcd writes it. Source: etcd v3.7.1 server/etcdserver/version/downgrade.go DowngradeInfo.
+#[derive(Debug, Serialize, Deserialize)]
+struct DowngradeInfo {
+    #[serde(rename = "target-version", default)]
+    target_version: String,
+    #[serde(default)]
+    enabled: bool,
 }
 
 /// The context of a configuration change: a member, and whether a learner is promoted.
@@ -73,7 +88,26 @@ pub enum ChangeError {
     TooManyLearners,
     /// The context is no member, or not of the member named.
     BadContext,
+    /// The type is none that this version knows.
+    UnknownType,
 }
+
+impl std::fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::IdRemoved => "membership: ID removed",
+            Self::IdExists => "membership: ID exists",
+            Self::IdNotFound => "membership: ID not found",
+            Self::PeerUrlExists => "membership: peerURL exists",
+            Self::NotLearner => "membership: can only promote a learner member",
+            Self::TooManyLearners => "membership: too many learner members in cluster",
+            Self::BadContext => "membership: malformed configuration change",
+            Self::UnknownType => "membership: unknown configuration change",
+        })
+    }
+}
+
+impl std::error::Error for ChangeError {}
 
 /// The cluster's membership and versions.
 #[derive(Debug, Default)]
@@ -82,6 +116,8 @@ pub struct Cluster {
     removed: BTreeSet<u64>,
     version: String,
     storage_version: String,
+    /// Target of the downgrade under way.
+    downgrade: Option<Version>,
     max_learners: usize,
 }
 
@@ -146,7 +182,49 @@ impl Cluster {
         }
         cluster.version = text(&txn, Table::Cluster, CLUSTER_VERSION_KEY)?;
         cluster.storage_version = text(&txn, Table::Meta, STORAGE_VERSION_KEY)?;
+        if let Some(json) = txn.get(Table::Cluster, DOWNGRADE_KEY)? {
+            let corrupt = || RestoreError::Corrupt("downgrade".to_owned());
+            let info: DowngradeInfo = serde_json::from_slice(&json).map_err(|_| corrupt())?;
+            if info.enabled {
+                let target = Version::parse_target(&info.target_version);
+                cluster.downgrade = Some(target.ok_or_else(corrupt)?);
+            }
+        }
         Ok(cluster)
+    }
+
+    /// Returns a member.
+    pub fn member(&self, id: u64) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    /// Returns the members that vote, ordered by id.
+    pub fn voters(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|m| !m.is_learner)
+    }
+
+    /// Says whether a member was removed; its id never comes back.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.removed.contains(&id)
+    }
+
+    /// Returns the ids of removed members, ascending.
+    pub fn removed(&self) -> impl Iterator<Item = u64> {
+        self.removed.iter().copied()
+    }
+
+    /// Returns the target of the downgrade under way, as `X.Y.0`.
+    pub fn downgrade_target(&self) -> Option<String> {
+        self.downgrade.map(|target| target.to_string())
+    }
+
+    pub(crate) fn downgrade(&self) -> Option<Version> {
+        self.downgrade
+    }
+
+    /// Returns the cluster version; `None` while undecided.
+    pub(crate) fn parsed_version(&self) -> Option<Version> {
+        Version::parse(&self.version)
     }
 
     /// Returns the members, ordered by id.
@@ -198,7 +276,7 @@ impl Cluster {
         if self.removed.contains(&id) {
             return Err(ChangeError::IdRemoved);
         }
-        let kind = change.r#type();
+        let kind = change_kind(change).ok_or(ChangeError::UnknownType)?;
         let known = self.members.get(&id);
         match kind {
             ConfChangeType::ConfChangeAddNode | ConfChangeType::ConfChangeAddLearnerNode => {
@@ -215,7 +293,9 @@ impl Cluster {
                 }
                 self.check_urls(id, &context.member.peer_urls)?;
                 let learners = self.members.values().filter(|m| m.is_learner).count();
-                if context.member.is_learner && learners >= self.max_learners {
+                let is_learner =
+                    context.member.is_learner && kind == ConfChangeType::ConfChangeAddLearnerNode;
+                if is_learner && learners >= self.max_learners {
                     return Err(ChangeError::TooManyLearners);
                 }
                 Ok(())
@@ -247,9 +327,10 @@ impl Cluster {
     ///
     /// # Panics
     /// When it was not validated.
-    pub(crate) fn apply_change(&mut self, txn: &mut ApplyTxn, change: &ConfChange) {
+    pub(crate) fn apply_change(&mut self, txn: &mut ApplyTxn, change: &ConfChange) -> PeerChange {
         let id = change.node_id.unwrap_or(0);
-        match change.r#type() {
+        let peer = MemberId(id);
+        let effect = match change_kind(change).expect("validated") {
             ConfChangeType::ConfChangeRemoveNode => {
                 self.members.remove(&id);
                 self.removed.insert(id);
@@ -259,22 +340,29 @@ impl Cluster {
                     hex(id).as_bytes(),
                     Bytes::from_static(b"removed"),
                 );
-                return;
+                return PeerChange::Remove { id: peer };
             }
             ConfChangeType::ConfChangeUpdateNode => {
                 let urls = context(change).expect("validated").member.peer_urls;
-                self.members.get_mut(&id).expect("validated").peer_urls = urls;
+                self.members.get_mut(&id).expect("validated").peer_urls = urls.clone();
+                PeerChange::Update { id: peer, urls }
             }
             ConfChangeType::ConfChangeAddNode | ConfChangeType::ConfChangeAddLearnerNode => {
                 let context = context(change).expect("validated");
                 if context.is_promote {
-                    self.members.get_mut(&id).expect("validated").is_learner = false;
+                    let member = self.members.get_mut(&id).expect("validated");
+                    member.is_learner = false;
+                    let urls = member.peer_urls.clone();
+                    PeerChange::Update { id: peer, urls }
                 } else {
+                    let urls = context.member.peer_urls.clone();
                     self.members.insert(id, context.member);
+                    PeerChange::Add { id: peer, urls }
                 }
             }
-        }
+        };
         self.store(txn, id);
+        effect
     }
 
     /// Applies what a member published of itself; ignored for one that is not a member.
@@ -313,16 +401,34 @@ impl Cluster {
     /// Applies the start or the end of a downgrade.
     pub(crate) fn apply_downgrade(&mut self, txn: &mut ApplyTxn, enabled: bool, target: &str) {
         let target = if enabled { target } else { "" };
-        // The order is etcd's, since `Hash` covers it.
-        let target = serde_json::Value::from(target);
-        let info = format!(r#"{{"target-version":{target},"enabled":{enabled}}}"#);
-        txn.put(Table::Cluster, DOWNGRADE_KEY, info.into());
+        self.downgrade = Version::parse_target(target);
+        let info = DowngradeInfo {
+            target_version: target.to_owned(),
+            enabled,
+        };
+        let json = serde_json::to_vec(&info).expect("plain data");
+        txn.put(Table::Cluster, DOWNGRADE_KEY, json.into());
     }
 
     fn store(&self, txn: &mut ApplyTxn, id: u64) {
         let json = serde_json::to_vec(&self.members[&id]).expect("a member is plain data");
         txn.put(Table::Members, hex(id).as_bytes(), json.into());
     }
+}
+
+/// Checks what can be checked of a configuration change's bytes without knowing the cluster: a change that fails here
+/// would end every etcd member if it were committed.
+pub(crate) fn check_change(data: &[u8]) -> Result<(), ChangeError> {
+    let change = ConfChange::decode(data).map_err(|_| ChangeError::BadContext)?;
+    match change_kind(&change).ok_or(ChangeError::UnknownType)? {
+        ConfChangeType::ConfChangeRemoveNode => Ok(()),
+        _ => context(&change).map(|_| ()),
+    }
+}
+
+/// Makes the context that promotes a learner, as etcd writes it.
+pub(crate) fn promotion_context(id: u64) -> Bytes {
+    format!(r#"{{"id":{id},"peerURLs":null,"isPromote":true}}"#).into()
 }
 
 fn context(change: &ConfChange) -> Result<ChangeContext, ChangeError> {
@@ -388,7 +494,7 @@ mod tests {
 
     fn change(kind: ConfChangeType, id: u64, context: &str) -> ConfChange {
         ConfChange {
-            r#type: Some(kind as i32),
+            r#type: Some(kind.into()),
             node_id: Some(id),
             context: Some(Bytes::copy_from_slice(context.as_bytes())),
             id: Some(1),

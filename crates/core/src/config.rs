@@ -43,6 +43,8 @@ pub struct Config {
     pub start_unix_ms: u64,
     /// Largest batch of entries handed to the log or applied at once, in bytes.
     pub batch_bytes: u64,
+    /// Whether changes of members that would endanger the quorum are refused.
+    pub strict_reconfig_check: bool,
     /// Version that a cluster of members like this one agrees on, as `X.Y.0`.
     pub cluster_version: String,
 }

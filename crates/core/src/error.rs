@@ -1,6 +1,10 @@
 //! Why a submission failed, grouped by what the caller does next.
 use std::fmt;
 
+use quorate_proto::MemberId;
+
+use crate::ChangeError;
+
 /// An error answered to a caller. The texts on the wire are the front door's table, not these.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -34,13 +38,34 @@ pub enum Error {
     NoLeader,
     /// The leader changed while a read waited.
     LeaderChanged,
-    /// This member does not lead.
-    NotLeader,
+    /// The leader must be asked. 0 is none known; where it is this member, it is not ready yet: ask again shortly.
+    NotLeader {
+        /// The leader.
+        leader: MemberId,
+    },
     /// The member named cannot lead.
     BadLeaderTransferee,
+    /// Leadership did not get to the member named in time.
+    TimeoutLeaderTransfer,
+    /// The change of members is refused.
+    Membership(ChangeError),
+    /// Too few voters have ever started for the change to be safe.
+    NotEnoughStarted,
+    /// Too few voters have been connected long enough for the change to be safe.
+    Unhealthy,
+    /// The learner is too far behind to vote.
+    LearnerNotReady,
+    /// A version to downgrade to is no version.
+    WrongDowngradeVersion,
+    /// The cluster version is not decided yet.
+    ClusterVersionUnavailable,
+    /// Only one minor version down is possible.
+    InvalidDowngradeTarget,
+    /// A downgrade is under way.
+    DowngradeInProcess,
     /// Raft dropped the proposal.
     ProposalDropped,
-    /// A renewal came to a member that is not the primary lessor.
+    /// Leadership could not be confirmed for a renewal.
     NotPrimaryLessor,
     /// The member is stopping.
     Stopped,
@@ -81,8 +106,19 @@ impl fmt::Display for Error {
             Self::DeadlineExceeded => "context deadline exceeded",
             Self::NoLeader => "no leader",
             Self::LeaderChanged => "leader changed",
-            Self::NotLeader => "not leader",
+            Self::NotLeader { .. } => "not leader",
             Self::BadLeaderTransferee => "bad leader transferee",
+            Self::TimeoutLeaderTransfer => "request timed out, leader transfer took too long",
+            Self::Membership(e) => return e.fmt(f),
+            Self::NotEnoughStarted => "re-configuration failed due to not enough started members",
+            Self::Unhealthy => "unhealthy cluster",
+            Self::LearnerNotReady => {
+                "can only promote a learner member which is in sync with leader"
+            }
+            Self::WrongDowngradeVersion => "wrong downgrade target version format",
+            Self::ClusterVersionUnavailable => "cluster version not found during downgrade",
+            Self::InvalidDowngradeTarget => "invalid downgrade target version",
+            Self::DowngradeInProcess => "cluster has a downgrade job in progress",
             Self::ProposalDropped => "raft proposal dropped",
             Self::NotPrimaryLessor => "not a primary lessor",
             Self::Stopped => "server stopped",
@@ -96,6 +132,7 @@ impl std::error::Error for Error {
             Self::Mvcc(e) => Some(e),
             Self::Lease(e) => Some(e),
             Self::Auth(e) => Some(e),
+            Self::Membership(e) => Some(e),
             _ => None,
         }
     }

@@ -15,6 +15,9 @@
 //! | nothing is answered before its entry is durable and applied | [`Member::handle_synced`] takes a [`quorate_wal::Synced`], which only the log makes |
 //! | data, leases, auth, members, alarms, applied index and digest commit together | `apply_committed` |
 //! | configuration changes keep etcd's bytes and are translated in one place | `apply_change` |
+//! | no message from another member can end the process or break a promise | `edge`, before anything reaches raft |
+//! | what acknowledges the log, or a vote, is sent when it is durable; nothing else waits for the disk | `persist` |
+//! | an installed snapshot takes the place of all stores in one step | [`Member::handle_installed`] |
 //! | all randomness comes from [`Config::seed`] | `set_election_timeout` |
 
 mod actions;
@@ -26,6 +29,8 @@ mod auto_compaction;
 mod cluster;
 mod config;
 mod convert;
+mod digest;
+mod edge;
 mod envelope;
 mod error;
 #[doc(hidden)]
@@ -35,30 +40,37 @@ mod ids;
 mod image;
 mod log;
 mod member;
+mod membership;
 mod quota;
 mod read_index;
 mod redact;
 mod rng;
 mod tally;
+mod versions;
 mod view;
 mod waiters;
 
-pub use actions::{Actions, Notice, SnapshotToSave};
+pub use actions::{Actions, Notice, PeerChange, SnapshotInstall, SnapshotSource, SnapshotToSave};
 pub use alarms::Alarms;
-pub use api::{Applied, AuthAnswer, Outcome, Proposal, Request, Submission, Token};
+pub use api::{
+    Applied, AuthAnswer, DowngradeAction, MemberChange, Outcome, Proposal, Request, Submission,
+    Token,
+};
 pub use apply::Stores;
 pub use auto_compaction::AutoCompaction;
 pub use cluster::{ChangeError, Cluster, Member as ClusterMember, RestoreError};
 pub use config::{Config, request_timeout_ms};
 pub use convert::CONF_STATE_KEY;
+pub use digest::{DIGEST_KEY, digest_of_row, digest_row};
+pub use edge::Refusal;
 pub use error::Error;
-pub use gate::{Handles, Intake, Outlet};
+pub use gate::{Current, Handles, Intake, LiveStores, Outlet};
 pub use ids::{cluster_id, member_id};
 pub use image::{
     BACKEND_FILE, FoundingMember, ImageError, ImageFacts, ImageMeasure, ImageStream, Import,
-    Restore, Restored, check_image, import_image, restore_backup,
+    Restore, Restored, check_image, image_file, import_image, install_image, restore_backup,
 };
-pub use member::{LogStart, Member, Stopwatch};
+pub use member::{LogStart, Member, Stopwatch, align_snapshot};
 pub use quorate_snap::ImageHash;
 pub use quota::{DEFAULT_QUOTA_BYTES, Quota, cost, put_cost, txn_cost};
 pub use redact::{delete_text, put_text, range_text, request_text, txn_text};

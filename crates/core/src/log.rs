@@ -1,7 +1,7 @@
 //! The part of the raft log that is kept in memory for replication, behind raft's storage trait.
 use std::collections::VecDeque;
 
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 /// The log's tail in memory: entries after `base`, whatever is durable or not.
@@ -16,6 +16,8 @@ pub(crate) struct MemoryLog {
     entry_bytes: usize,
     hard_state: HardState,
     conf_state: ConfState,
+    /// Where a snapshot for a follower may be taken; `None` while entries are applied or nothing was.
+    snapshot_at: Option<Position>,
 }
 
 /// What an entry counts beside its data, in bytes.
@@ -26,6 +28,16 @@ const ENTRY_HEAD_BYTES: u64 = 24;
 pub(crate) struct Position {
     pub(crate) index: u64,
     pub(crate) term: u64,
+}
+
+impl Position {
+    /// Returns the mark of a snapshot there.
+    pub(crate) fn mark(self) -> quorate_wal::SnapshotMark {
+        quorate_wal::SnapshotMark {
+            index: self.index,
+            term: self.term,
+        }
+    }
 }
 
 impl MemoryLog {
@@ -42,6 +54,7 @@ impl MemoryLog {
             entry_bytes: 0,
             hard_state,
             conf_state,
+            snapshot_at: None,
         };
         log.append(entries);
         log
@@ -99,6 +112,27 @@ impl MemoryLog {
             }
         }
         by_count.max(by_bytes).min(applied)
+    }
+
+    /// Starts anew behind a received snapshot: nothing before it is known any more.
+    pub(crate) fn restart(&mut self, base: Position, conf_state: ConfState) {
+        self.base = base;
+        self.entries.clear();
+        self.entry_bytes = 0;
+        self.conf_state = conf_state;
+        self.snapshot_at = None;
+    }
+
+    /// Says up to where the stores are applied, and that they stay there; `None` while they are being moved on.
+    ///
+    /// **Invariant:** the configuration is the one at that position.
+    pub(crate) fn set_snapshot_at(&mut self, applied: Option<Position>) {
+        self.snapshot_at = applied;
+    }
+
+    /// Returns the bytes of all entries kept.
+    pub(crate) fn entry_bytes(&self) -> usize {
+        self.entry_bytes
     }
 
     pub(crate) fn last(&self) -> Position {
@@ -182,10 +216,25 @@ impl Storage for MemoryLog {
         Ok(self.last().index)
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(raft::Error::Store(
-            StorageError::SnapshotTemporarilyUnavailable,
-        ))
+    /// Returns the position and configuration of the stores as they are; the image is added by those who send it.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let Some(at) = self
+            .snapshot_at
+            .filter(|at| at.index > 0 && at.index >= request_index)
+        else {
+            return Err(raft::Error::Store(
+                StorageError::SnapshotTemporarilyUnavailable,
+            ));
+        };
+        let mut metadata = SnapshotMetadata {
+            index: at.index,
+            term: at.term,
+            ..SnapshotMetadata::default()
+        };
+        metadata.set_conf_state(self.conf_state.clone());
+        let mut snapshot = Snapshot::default();
+        snapshot.set_metadata(metadata);
+        Ok(snapshot)
     }
 }
 

@@ -1,35 +1,45 @@
 //! The member: raft driven with asynchronous persistence, proposals, reads, applying.
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use quorate_backend::Applied as AppliedPoint;
 use quorate_mvcc::CompactionJob;
 use quorate_proto::{LeaseId, raftpb};
 use quorate_wal::{Batch, Synced};
-use raft::eraftpb::{Entry, HardState};
+use raft::eraftpb::{Entry, HardState, Message};
 use raft::{RawNode, StateRole};
 
+use self::change::{Parked, Versions};
+use self::install::{Receiving, Sending};
+use self::peers::{Move, Refused};
 use crate::actions::Actions;
 use crate::apply::Stores;
 use crate::auto_compaction::AutoCompactor;
 use crate::config::Config;
 use crate::convert::{to_conf_state, to_raft};
+use crate::digest::RecentDigests;
+use crate::gate::{Current, LiveStores};
 use crate::ids::RequestIds;
 use crate::log::{MemoryLog, Position};
+use crate::membership::Links;
 use crate::quota::Quota;
-use crate::read_index::ReadRounds;
+use crate::read_index::{ReadRounds, Then};
 use crate::rng::Rng;
 use crate::view::View;
 use crate::waiters::Waiters;
 use crate::{Error, Outcome, Submission, Token};
 
+mod change;
 mod commit;
 mod drive;
+mod install;
 mod measure;
+mod peers;
 mod propose;
 mod serve;
 mod upkeep;
 
+pub use install::align_snapshot;
 pub use measure::Stopwatch;
 
 /// Messages one follower may have under way. Source: etcd v3.7.1 maxInflightMsgs.
@@ -61,12 +71,20 @@ pub struct Member {
     node: RawNode<MemoryLog>,
     stores: Stores,
     quota: Quota,
+    /// Where readers on other threads find the stores.
+    live: LiveStores,
     view: Arc<View>,
     rng: Rng,
     ids: RequestIds,
     now_ms: u64,
+    started_ms: u64,
+    /// When the last tick came, and how many have come since the last pause.
+    ticked_ms: u64,
+    steady_ticks: usize,
     waiters: Waiters,
     reads: ReadRounds,
+    /// Questions of followers that came before anything was committed in the term.
+    early_reads: Vec<Message>,
     /// Proposals that no leader has taken yet.
     unproposed: VecDeque<Entry>,
     /// Renewals of leases that have run out but are not revoked yet.
@@ -74,6 +92,32 @@ pub struct Member {
     /// Readies handed to the log, in order, and what waits for them.
     persisting: VecDeque<Persisting>,
     next_ticket: u64,
+    /// Term and vote as handed to the log last.
+    voted: (u64, u64),
+    /// Changes of term or vote on their way to the disk.
+    unsynced_votes: usize,
+    /// Term and role for which the election timeout was drawn.
+    drawn_for: Option<(u64, StateRole)>,
+    /// Until when the first election may be brought forward.
+    advance_until_ms: Option<u64>,
+    links: Links,
+    refused: Refused,
+    moves: Vec<Move>,
+    parked: Vec<Parked>,
+    versions: Versions,
+    /// A received snapshot that is not durable yet.
+    receiving: Option<Receiving>,
+    /// The same, until its mark is durable.
+    install_pending: Option<Position>,
+    /// A durable received snapshot that the stores do not hold yet.
+    installing: Option<Position>,
+    /// What is committed behind it.
+    backlog: Vec<Entry>,
+    /// Snapshots on their way to followers.
+    sending: BTreeMap<u64, Sending>,
+    /// Followers whose snapshot could not be sent now.
+    unsent_snapshots: Vec<u64>,
+    digests: RecentDigests,
     applied: AppliedPoint,
     /// Index of the last applied configuration change.
     conf_index: u64,
@@ -104,6 +148,13 @@ struct Persisting {
     ready: Option<u64>,
     /// Set when this is the mark of a saved snapshot: the log is released up to it.
     release: Option<u64>,
+    /// Set when this is the mark of a received snapshot: it is installed.
+    install: Option<Position>,
+    /// Whether term or vote changed.
+    is_vote: bool,
+    /// What may be sent when it is durable.
+    messages: Vec<raftpb::Message>,
+    started_ms: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -128,11 +179,15 @@ struct Compaction {
     callers: VecDeque<(u64, Token, Outcome)>,
     scheduled: u64,
     done: u64,
+    /// Whether the one that runs belongs to stores that were replaced.
+    is_orphan: bool,
 }
 
 #[derive(Debug, Default)]
 struct SnapshotState {
     last_index: u64,
+    /// Index of the newest mark handed to the log.
+    last_mark: u64,
     saving: bool,
     /// Bytes of entries handed to the log since the last snapshot.
     log_bytes: u64,
@@ -174,9 +229,17 @@ impl Member {
         );
         let mut node = RawNode::new(&raft_config(&config, applied.index), memory, logger)?;
         let view = Arc::new(View::new(config.cluster_id, config.member_id));
-        let mut rng = Rng::new(config.seed);
-        set_election_timeout(&mut node, &mut rng, config.election_ticks);
+        let rng = Rng::new(config.seed);
         let quota = Quota::new(stores.backend.clone(), config.quota_bytes);
+        let live = LiveStores::new(Current {
+            reader: stores.kv.reader(),
+            backend: stores.backend.clone(),
+            quota: quota.clone(),
+        });
+        node.mut_store().set_snapshot_at(Some(Position {
+            index: applied.index,
+            term: applied.term,
+        }));
         let mut member = Self {
             ids: RequestIds::new(config.member_id, config.start_unix_ms),
             flush: Flush {
@@ -185,6 +248,7 @@ impl Member {
             },
             snapshot: SnapshotState {
                 last_index: base.index,
+                last_mark: base.index,
                 saving: false,
                 log_bytes,
                 trimmed: 0,
@@ -195,15 +259,36 @@ impl Member {
             node,
             stores,
             quota,
+            live,
             view,
             rng,
             now_ms,
+            started_ms: now_ms,
+            ticked_ms: now_ms,
+            steady_ticks: usize::MAX / 2,
             waiters: Waiters::default(),
             reads: ReadRounds::default(),
+            early_reads: Vec::new(),
             unproposed: VecDeque::new(),
             late_renewals: Vec::new(),
             persisting: VecDeque::new(),
             next_ticket: 1,
+            voted: (log.hard_state.term, log.hard_state.vote),
+            unsynced_votes: 0,
+            drawn_for: None,
+            advance_until_ms: Some(now_ms + peers::ADVANCE_MS),
+            links: Links::default(),
+            refused: Refused::default(),
+            moves: Vec::new(),
+            parked: Vec::new(),
+            versions: Versions::default(),
+            receiving: None,
+            install_pending: None,
+            installing: None,
+            backlog: Vec::new(),
+            sending: BTreeMap::new(),
+            unsent_snapshots: Vec::new(),
+            digests: RecentDigests::new(applied.index, applied.digest),
             applied,
             conf_index: 0,
             first_commit_in_term: false,
@@ -227,14 +312,32 @@ impl Member {
         self.show_cluster();
         self.view.set_alarms(self.stores.alarm_list());
         self.view.set_applied(self.applied.index);
+        self.add_peers();
+        self.check_cluster_version();
         self.trim_log();
         // What is committed is applied first: raft holds no election over unapplied configuration changes.
         self.drive();
-        if self.config.initial_election_tick_advance && self.is_sole_voter() {
+        if self.stores.cluster.members().count() == 1 {
+            self.advance_until_ms = None;
+        }
+        if self.config.initial_election_tick_advance && self.is_sole_voter() && !self.dead {
             // Nobody else could be leading, so there is nothing to wait for.
             let _ = self.node.campaign();
         }
         self.drive();
+    }
+
+    /// Returns the place where other threads find the stores.
+    pub fn live(&self) -> LiveStores {
+        self.live.clone()
+    }
+
+    /// Returns the running digest after an entry: what was applied up to there and what it left behind.
+    ///
+    /// Members that differ in it have diverged. `None` when the entry is not among the last few thousand, or when the
+    /// digest is not known because this member began with an image that did not say; then it is again some time later.
+    pub fn digest_at(&self, index: u64) -> Option<u64> {
+        self.digests.at(index)
     }
 
     /// Returns the member's window for other threads.
@@ -279,7 +382,7 @@ impl Member {
                     self.admit(proposal, &mut entries);
                     entry_bytes += entries.last().map_or(0, |e| e.data.len());
                 }
-                Submission::ReadIndex { token } => self.join_read(token),
+                Submission::ReadIndex { token } => self.join_read(token, Then::Tell),
                 Submission::LeaseRenew { token, id } => self.renew(token, id),
                 Submission::LeaseTimeToLive { token, id, keys } => {
                     self.time_to_live(token, id, keys)
@@ -289,6 +392,15 @@ impl Member {
                     self.reply(token, Outcome::LeaseLeases(leases));
                 }
                 Submission::LeaseKeys { token, id } => self.lease_keys(token, id),
+                Submission::ChangeMembers { token, change } => {
+                    self.change_members(token, change, &mut entries);
+                }
+                Submission::Downgrade {
+                    token,
+                    action,
+                    version,
+                } => self.downgrade(token, action, &version),
+                Submission::Digest { token, index } => self.tell_digest(token, index),
                 Submission::MoveLeader { token, target } => self.move_leader(token, target),
                 Submission::Cancel { token } => self.cancel(token),
             }
@@ -301,12 +413,19 @@ impl Member {
     pub fn handle_tick(&mut self, now_ms: u64) {
         self.handle_time(now_ms);
         let now_ms = self.now_ms;
-        self.node.tick();
+        if self.dead {
+            return;
+        }
+        self.note_tick();
+        self.tick_raft();
+        self.advance_first_election();
+        self.hand_over_when_stalled();
+        self.end_sending();
         self.expire_waiters();
         let late = self.reads.expire(now_ms);
         self.measure_late_reads(late.len());
-        for token in late {
-            self.reply(token, Outcome::Failed(Error::Timeout));
+        for waiting in late {
+            self.fail_read(waiting, Error::Timeout);
         }
         self.lead();
         self.drive();
@@ -330,6 +449,9 @@ impl Member {
     /// Takes the end of a compaction.
     pub fn handle_compacted(&mut self) {
         self.compaction.running = false;
+        if std::mem::take(&mut self.compaction.is_orphan) {
+            return self.start_compaction();
+        }
         self.compaction.done += 1;
         let done = self.compaction.done;
         while let Some(caller) = self
@@ -344,8 +466,16 @@ impl Member {
 
     /// Takes the end of saving a snapshot file: it is durable under its name.
     pub fn handle_snapshot_saved(&mut self, index: u64, term: u64) {
+        if self.finish_receiving(index, term) {
+            return;
+        }
         self.snapshot.saving = false;
+        // One that was received meanwhile is newer, or what its mark must come behind.
+        if index <= self.snapshot.last_mark || self.is_installing() {
+            return;
+        }
         self.snapshot.last_index = index;
+        self.snapshot.last_mark = index;
         let ticket = self.ticket();
         self.actions.persist.push(Batch {
             ticket,
@@ -359,6 +489,10 @@ impl Member {
             on_disk: true,
             ready: None,
             release: Some(index),
+            install: None,
+            is_vote: false,
+            messages: Vec::new(),
+            started_ms: self.now_ms,
         });
     }
 
@@ -373,7 +507,10 @@ impl Member {
             // Applied it was; only its physical end is not waited for.
             self.reply(token, outcome);
         }
-        for token in self.reads.drain() {
+        let mut tokens: Vec<Token> = self.reads.drain().iter().map(|w| w.token).collect();
+        tokens.extend(self.drain_moves());
+        tokens.extend(self.drain_parked());
+        for token in tokens {
             self.reply(token, Outcome::Failed(Error::Stopped));
         }
         for (_, token) in std::mem::take(&mut self.late_renewals) {
@@ -384,6 +521,9 @@ impl Member {
     /// Forgets a caller that went away, wherever it waits.
     fn cancel(&mut self, token: Token) {
         self.waiters.cancel(token);
+        self.reads.cancel(token);
+        self.cancel_move(token);
+        self.cancel_parked(token);
         self.late_renewals.retain(|(_, t)| *t != token);
         self.compaction.callers.retain(|(_, t, _)| *t != token);
     }

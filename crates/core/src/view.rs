@@ -1,4 +1,5 @@
 //! What a member shows to other threads: numbers that change often as atomics, the rest as shared values.
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -6,6 +7,7 @@ use parking_lot::RwLock;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::{ClusterId, MemberId};
 
+use crate::Cluster;
 use crate::tally::Tally;
 
 /// A read-only window on a member, for the front door. Written only by the member; cheap to read from any thread.
@@ -21,6 +23,7 @@ pub struct View {
     leader_changes: AtomicU64,
     pending: AtomicU64,
     failed: AtomicU64,
+    refused: AtomicU64,
     sole_leader: AtomicBool,
     stopping: AtomicBool,
     compacting: AtomicBool,
@@ -32,8 +35,10 @@ pub struct View {
 struct Slow {
     alarms: Arc<Vec<pb::AlarmMember>>,
     members: Arc<Vec<pb::Member>>,
+    removed: Arc<BTreeSet<u64>>,
     cluster_version: Arc<str>,
     storage_version: Arc<str>,
+    downgrade: Option<Arc<str>>,
 }
 
 impl View {
@@ -50,6 +55,7 @@ impl View {
             leader_changes: AtomicU64::new(0),
             pending: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             sole_leader: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             compacting: AtomicBool::new(false),
@@ -109,6 +115,11 @@ impl View {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// Returns the number of messages from other members that were not taken.
+    pub fn messages_refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// Says whether a read of the local store is linearizable right now without asking anyone.
     ///
     /// True only on a leader that is the only voter and has committed in its term: every write it ever acknowledged has
@@ -152,6 +163,16 @@ impl View {
         self.slow.read().storage_version.clone()
     }
 
+    /// Says whether a member was removed from the cluster.
+    pub fn is_removed(&self, id: MemberId) -> bool {
+        self.slow.read().removed.contains(&id.0)
+    }
+
+    /// Returns the version that the cluster is being downgraded to, as `X.Y.0`; `None` while it is not.
+    pub fn downgrade_target(&self) -> Option<Arc<str>> {
+        self.slow.read().downgrade.clone()
+    }
+
     /// Says whether this member is a learner.
     pub fn is_learner(&self) -> bool {
         self.slow
@@ -186,6 +207,10 @@ impl View {
         self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn add_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_stopping(&self) {
         self.stopping.store(true, Ordering::Release);
     }
@@ -198,15 +223,14 @@ impl View {
         self.slow.write().alarms = Arc::new(alarms);
     }
 
-    pub(crate) fn set_cluster(
-        &self,
-        members: Vec<pb::Member>,
-        cluster_version: &str,
-        storage_version: &str,
-    ) {
+    pub(crate) fn set_cluster(&self, cluster: &Cluster) {
         let mut slow = self.slow.write();
-        slow.members = Arc::new(members);
-        slow.cluster_version = cluster_version.into();
-        slow.storage_version = storage_version.into();
+        slow.members = Arc::new(cluster.to_wire());
+        if !cluster.removed().eq(slow.removed.iter().copied()) {
+            slow.removed = Arc::new(cluster.removed().collect());
+        }
+        slow.cluster_version = cluster.version().into();
+        slow.storage_version = cluster.storage_version().into();
+        slow.downgrade = cluster.downgrade_target().map(Into::into);
     }
 }

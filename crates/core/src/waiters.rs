@@ -2,9 +2,9 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
-use quorate_proto::LeaseId;
+use quorate_proto::{LeaseId, MemberId};
 
-use crate::{Outcome, Request, Token};
+use crate::{DowngradeAction, Outcome, Request, Token};
 
 /// Proposals that may wait at once; above it new ones are refused as too many requests.
 pub(crate) const MAX_WAITERS: usize = 200_000;
@@ -19,6 +19,10 @@ pub(crate) enum Waiter {
         /// The request.
         request: Request,
     },
+    /// A caller waits for a change of members; the member that it is about.
+    Change(Token, MemberId),
+    /// A caller waits for a downgrade to begin or to end.
+    Downgrade(Token, DowngradeAction),
     /// The member publishes its own attributes.
     Publish,
     /// The member raised an alarm; these outcomes are told once it is active.
@@ -29,6 +33,18 @@ pub(crate) enum Waiter {
     AutoCompaction(i64),
     /// Nobody waits; the member proposed it for the cluster's sake.
     Internal,
+}
+
+impl Waiter {
+    /// Returns the caller that may go away.
+    fn caller(&self) -> Option<Token> {
+        match self {
+            Self::Client { token, .. } | Self::Change(token, _) | Self::Downgrade(token, _) => {
+                Some(*token)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Waiters by request id. Deadlines are all equally far away, so they end in the order they began.
@@ -53,17 +69,22 @@ impl Waiters {
     }
 
     pub(crate) fn register(&mut self, deadline: Deadline, waiter: Waiter) {
-        if let Waiter::Client { token, .. } = &waiter {
-            self.by_token.insert(token.0, deadline.id);
-        }
-        let before = self.by_id.insert(deadline.id, waiter);
-        assert!(before.is_none(), "request id {} used twice", deadline.id);
+        self.register_endless(deadline.id, waiter);
         self.deadlines.push_back(deadline);
+    }
+
+    /// Adds a waiter that waits until it is answered or its caller goes away.
+    pub(crate) fn register_endless(&mut self, id: u64, waiter: Waiter) {
+        if let Some(token) = waiter.caller() {
+            self.by_token.insert(token.0, id);
+        }
+        let before = self.by_id.insert(id, waiter);
+        assert!(before.is_none(), "request id {id} used twice");
     }
 
     pub(crate) fn take(&mut self, id: u64) -> Option<Waiter> {
         let waiter = self.by_id.remove(&id)?;
-        if let Waiter::Client { token, .. } = &waiter {
+        if let Some(token) = waiter.caller() {
             self.by_token.remove(&token.0);
         }
         Some(waiter)
@@ -98,8 +119,10 @@ impl Waiters {
 
     /// Takes every waiter, for the end of the member.
     pub(crate) fn drain(&mut self) -> Vec<Waiter> {
-        let deadlines = std::mem::take(&mut self.deadlines);
-        deadlines.iter().filter_map(|d| self.take(d.id)).collect()
+        self.deadlines.clear();
+        let mut ids: Vec<u64> = self.by_id.keys().copied().collect();
+        ids.sort_unstable();
+        ids.iter().filter_map(|id| self.take(*id)).collect()
     }
 }
 

@@ -259,6 +259,9 @@ fn token_of(submission: &Submission) -> Option<Token> {
         | Submission::LeaseTimeToLive { token, .. }
         | Submission::LeaseLeases { token }
         | Submission::LeaseKeys { token, .. }
+        | Submission::ChangeMembers { token, .. }
+        | Submission::Downgrade { token, .. }
+        | Submission::Digest { token, .. }
         | Submission::MoveLeader { token, .. } => Some(*token),
         Submission::Cancel { .. } => None,
     }

@@ -484,12 +484,38 @@ impl From<quorate_core::Error> for Status {
             Error::DeadlineExceeded => Self::CONTEXT_DEADLINE_EXCEEDED,
             Error::NoLeader => Self::NO_LEADER,
             Error::LeaderChanged => Self::LEADER_CHANGED,
-            Error::NotLeader => Self::NOT_LEADER,
+            Error::NotLeader { .. } => Self::NOT_LEADER,
+            Error::TimeoutLeaderTransfer => Self::new(
+                Code::Unknown,
+                "etcdserver: request timed out, leader transfer took too long",
+            ),
+            Error::Membership(e) => e.into(),
+            Error::NotEnoughStarted => Self::MEMBER_NOT_ENOUGH_STARTED,
+            Error::Unhealthy => Self::UNHEALTHY,
+            Error::LearnerNotReady => Self::LEARNER_NOT_READY,
+            Error::WrongDowngradeVersion => Self::WRONG_DOWNGRADE_VERSION_FORMAT,
+            Error::ClusterVersionUnavailable => Self::CLUSTER_VERSION_UNAVAILABLE,
+            Error::InvalidDowngradeTarget => Self::INVALID_DOWNGRADE_TARGET_VERSION,
+            Error::DowngradeInProcess => Self::DOWNGRADE_IN_PROCESS,
             Error::BadLeaderTransferee => Self::BAD_LEADER_TRANSFEREE,
             Error::ProposalDropped => Self::PROPOSAL_DROPPED,
             Error::NotPrimaryLessor => Self::NOT_PRIMARY_LESSOR,
             Error::Stopped => Self::STOPPED,
             // What has no row in the table is sent with its own text, as etcd does.
+            other => Self::new(Code::Unknown, other.to_string()),
+        }
+    }
+}
+
+impl From<quorate_core::ChangeError> for Status {
+    fn from(error: quorate_core::ChangeError) -> Self {
+        use quorate_core::ChangeError;
+        match error {
+            ChangeError::IdRemoved | ChangeError::IdNotFound => Self::MEMBER_NOT_FOUND,
+            ChangeError::IdExists => Self::MEMBER_EXIST,
+            ChangeError::PeerUrlExists => Self::PEER_URL_EXIST,
+            ChangeError::NotLearner => Self::MEMBER_NOT_LEARNER,
+            ChangeError::TooManyLearners => Self::TOO_MANY_LEARNERS,
             other => Self::new(Code::Unknown, other.to_string()),
         }
     }

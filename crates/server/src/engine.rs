@@ -155,7 +155,7 @@ impl<O: Outlet> Engine<O> {
         if let Some(job) = actions.compact {
             let _ = self.workers.backend.send(BackendOrder::Compact(job));
         }
-        if let Some(snapshot) = actions.save_snapshot {
+        for snapshot in actions.save_snapshots {
             let _ = self.workers.chores.send(Chore::Save(snapshot));
         }
         if let Some(index) = actions.release_log {

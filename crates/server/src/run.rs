@@ -323,6 +323,7 @@ fn member_config(config: &Config, opened: &Opened) -> quorate_core::Config {
         seed: unix_ns ^ opened.member_id.0,
         start_unix_ms: ms(unix),
         batch_bytes: BATCH_BYTES,
+        strict_reconfig_check: config.strict_reconfig_check,
         cluster_version: CLUSTER_VERSION.to_owned(),
     }
 }
@@ -364,10 +365,8 @@ fn start_engine(
     let handles = Handles {
         intake: Arc::new(queue.clone()),
         view: member.view(),
-        reader: stores.kv.reader(),
+        live: member.live(),
         auth: stores.auth.reader(),
-        backend: stores.backend.clone(),
-        quota: member.quota(),
     };
     let options = WorkerOptions {
         compaction_pause: config.compaction_sleep_interval,

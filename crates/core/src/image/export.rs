@@ -7,6 +7,7 @@ use quorate_backend::{ReadTxn, Revision, Table};
 use quorate_snap::{ImageWriter, Layout};
 
 use super::ImageError;
+use crate::{DIGEST_KEY, digest_row};
 
 /// Most rows that are read from the tables at a time.
 const STEP_ROWS: usize = 1_000;
@@ -38,6 +39,8 @@ struct Rows {
     last: Option<Bytes>,
     /// Where the table of revisions goes on.
     next: Revision,
+    /// Whether the digest is still to be written into its table.
+    digest: bool,
 }
 
 /// The first reading of the rows of an [`ImageStream`], some at a time.
@@ -45,16 +48,26 @@ pub struct ImageMeasure {
     txn: ReadTxn,
     rows: Rows,
     image: ImageWriter<io::Sink>,
+    /// Whether the image is to say what the running digest is.
+    digest: bool,
 }
 
 impl ImageMeasure {
     /// Begins; nothing is read yet.
     #[must_use]
     pub fn new(txn: ReadTxn) -> Self {
+        Self::new_with(txn, false)
+    }
+
+    fn new_with(txn: ReadTxn, digest: bool) -> Self {
         Self {
             txn,
-            rows: Rows::default(),
+            rows: Rows {
+                digest,
+                ..Rows::default()
+            },
             image: ImageWriter::measure(),
+            digest,
         }
     }
 
@@ -76,7 +89,10 @@ impl ImageMeasure {
         Ok(ImageStream {
             txn: self.txn,
             layout,
-            rows: Rows::default(),
+            rows: Rows {
+                digest: self.digest,
+                ..Rows::default()
+            },
             image: Some(image),
             ready: Vec::new(),
             taken: 0,
@@ -98,7 +114,19 @@ impl ImageStream {
     /// # Errors
     /// As [`ImageMeasure::step`].
     pub fn open(txn: ReadTxn) -> Result<Self, ImageError> {
-        let mut measure = ImageMeasure::new(txn);
+        Self::open_with(txn, false)
+    }
+
+    /// As [`Self::open`], for a member: the image also says what the running digest is.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for_member(txn: ReadTxn) -> Result<Self, ImageError> {
+        Self::open_with(txn, true)
+    }
+
+    fn open_with(txn: ReadTxn, digest: bool) -> Result<Self, ImageError> {
+        let mut measure = ImageMeasure::new_with(txn, digest);
         while measure.step()? {}
         measure.finish()
     }
@@ -191,6 +219,7 @@ impl Rows {
         if !more {
             *self = Self {
                 table: self.table + 1,
+                digest: self.digest,
                 ..Self::default()
             };
         }
@@ -228,11 +257,33 @@ impl Rows {
             .as_deref()
             .map_or(Bound::Unbounded, Bound::Excluded);
         let rows = txn.scan(table, from, STEP_ROWS)?;
+        let more = rows.len() == STEP_ROWS;
         for (key, value) in &rows {
+            // One that came with an image says nothing of this state.
+            if table == Table::Meta && key == DIGEST_KEY {
+                continue;
+            }
+            if table == Table::Meta && key > DIGEST_KEY {
+                self.digest_row(txn, image)?;
+            }
             image.row(key, value)?;
         }
-        let more = rows.len() == STEP_ROWS;
+        if table == Table::Meta && !more {
+            self.digest_row(txn, image)?;
+        }
         self.last = rows.into_iter().next_back().map(|(key, _)| key);
         Ok(more)
+    }
+
+    fn digest_row<W: Write>(
+        &mut self,
+        txn: &ReadTxn,
+        image: &mut ImageWriter<W>,
+    ) -> Result<(), ImageError> {
+        let applied = txn.applied();
+        if std::mem::take(&mut self.digest) {
+            image.row(DIGEST_KEY, &digest_row(applied.index, applied.digest))?;
+        }
+        Ok(())
     }
 }

@@ -7,12 +7,14 @@ mod check;
 mod error;
 mod export;
 mod import;
+mod install;
 mod restore;
 
 pub use check::{ImageFacts, check_image};
 pub use error::ImageError;
 pub use export::{ImageMeasure, ImageStream};
 pub use import::{Import, import_image};
+pub use install::{image_file, install_image};
 pub use restore::{BACKEND_FILE, FoundingMember, Restore, Restored, restore_backup};
 
 #[cfg(test)]

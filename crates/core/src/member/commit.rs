@@ -6,18 +6,20 @@ use quorate_proto::raftpb;
 use raft::eraftpb::{Entry, EntryType};
 
 use super::{Member, Publication};
-use crate::actions::Notice;
-use crate::apply::{Context, Effects, fold_digest};
+use crate::actions::{Notice, PeerChange};
+use crate::apply::{Context, Effects};
 use crate::convert::{CONF_STATE_KEY, conf_state_json, translate_change};
 use crate::envelope::{self, Content};
+use crate::log::Position;
 use crate::waiters::Waiter;
-use crate::{Applied, Error, Outcome, Request, Token};
+use crate::{Applied, ChangeError, Error, Outcome, Request, Token, digest};
 
 /// A batch of entries while it is applied.
 struct ApplyBatch {
     txn: ApplyTxn,
     effects: Effects,
     replies: Vec<(Waiter, Result<Applied, Error>)>,
+    changes: Vec<(Token, Outcome)>,
     /// Whether a request did not fit the quota.
     out_of_space: bool,
 }
@@ -28,10 +30,12 @@ impl Member {
     /// One transaction carries the whole batch: the backend holds all of it or nothing.
     pub(super) fn apply_committed(&mut self, entries: &[Entry]) {
         let Some(last) = entries.last() else { return };
+        self.node.mut_store().set_snapshot_at(None);
         let mut batch = ApplyBatch {
             txn: self.stores.backend.begin_apply(last.index, last.term),
             effects: Effects::default(),
             replies: Vec::new(),
+            changes: Vec::new(),
             out_of_space: false,
         };
         self.laps.start();
@@ -47,14 +51,21 @@ impl Member {
             txn,
             effects,
             replies,
+            changes,
             out_of_space,
         } = batch;
         txn.commit(self.applied.digest);
         self.stores.publish();
         self.actions.published = true;
         self.view.set_applied(last.index);
+        self.node.mut_store().set_snapshot_at(Some(Position {
+            index: last.index,
+            term: last.term,
+        }));
+        // Only now may raft take the next change of its configuration, and only then are callers told of this one.
         self.node.advance_apply_to(last.index);
         self.finish_effects(effects);
+        self.actions.replies.extend(changes);
         self.finish_replies(replies, out_of_space);
         self.trim_log();
         if self.stores.backend.pending_bytes() >= self.config.flush_bytes {
@@ -70,13 +81,14 @@ impl Member {
         );
         let refused = match entry.get_entry_type() {
             EntryType::EntryNormal => self.apply_normal(batch, entry)?,
-            EntryType::EntryConfChange => self.apply_change(&mut batch.txn, entry)?,
+            EntryType::EntryConfChange => self.apply_change(batch, entry)?,
             EntryType::EntryConfChangeV2 => {
                 return Err("joint configuration changes are not supported".to_owned());
             }
         };
         let effect = self.stores.kv.current_revision().cast_unsigned() << 1 | u64::from(refused);
-        let digest = fold_digest(self.applied.digest, entry, effect);
+        let digest = digest::fold(self.applied.digest, entry, effect);
+        self.digests.push(entry.index, digest);
         self.applied = AppliedPoint {
             index: entry.index,
             term: entry.term,
@@ -152,44 +164,65 @@ impl Member {
             self.stores
                 .lessor
                 .promote(self.now_ms, self.config.election_timeout_ms());
-            self.ask_read_index(true);
+            self.hurry_versions();
         }
+        self.ask_read_index(true);
     }
 
     /// Applies a configuration change; says whether it was refused.
     ///
     /// The bytes stay etcd's everywhere; this is the one place where they are translated for raft.
-    fn apply_change(&mut self, txn: &mut ApplyTxn, entry: &Entry) -> Result<bool, String> {
+    fn apply_change(&mut self, batch: &mut ApplyBatch, entry: &Entry) -> Result<bool, String> {
         let change = raftpb::ConfChange::decode(entry.data.clone()).map_err(|e| e.to_string())?;
         let refused = self.stores.cluster.validate(&change).err();
-        if let Some(error) = refused {
-            self.actions
-                .notices
-                .push(Notice::ConfigurationRefused(format!("{error:?}")));
-        } else {
-            self.stores.cluster.apply_change(txn, &change);
+        if refused == Some(ChangeError::UnknownType) {
+            return Err("it is a configuration change of a newer version".to_owned());
         }
-        let translated = translate_change(&change, refused.is_some());
-        if let Some(translated) = translated {
+        let own = self.config.member_id;
+        let peer = if let Some(error) = refused {
+            let why = error.to_string();
+            self.actions.notices.push(Notice::ConfigurationRefused(why));
+            None
+        } else {
+            Some(self.stores.cluster.apply_change(&mut batch.txn, &change))
+        };
+        if let Some(translated) = translate_change(&change, refused.is_some()) {
             let conf = self
                 .node
                 .apply_conf_change(&translated)
                 .map_err(|e| e.to_string())?;
-            txn.put(Table::Meta, CONF_STATE_KEY, conf_state_json(&conf).into());
+            batch
+                .txn
+                .put(Table::Meta, CONF_STATE_KEY, conf_state_json(&conf).into());
             self.actions.notices.push(Notice::ConfigurationChanged {
                 voters: conf.voters.clone(),
                 learners: conf.learners.clone(),
             });
-            let own = self.config.member_id.0;
-            if self.is_leader() && !conf.voters.contains(&own) {
+            if self.is_leader() && !conf.voters.contains(&own.0) {
                 // A leader without a progress of its own panics inside raft when the next entry commits.
                 let term = self.node.raft.term;
                 self.node.raft.become_follower(term, 0);
             }
             self.node.mut_store().set_conf_state(conf);
         }
+        match peer {
+            Some(PeerChange::Remove { id }) if id == own => self.actions.removed = true,
+            Some(PeerChange::Add { id, .. } | PeerChange::Update { id, .. }) if id == own => {}
+            Some(peer) => self.actions.peers.push(peer),
+            None => {}
+        }
         self.conf_index = entry.index;
         self.show_cluster();
+        if let Some(Waiter::Change(token, id)) = self.waiters.take(change.id.unwrap_or(0)) {
+            let outcome = match refused {
+                Some(error) => Outcome::Failed(Error::Membership(error)),
+                None => Outcome::Members {
+                    id,
+                    members: self.stores.cluster.to_wire(),
+                },
+            };
+            batch.changes.push((token, outcome));
+        }
         Ok(refused.is_some())
     }
 
@@ -202,7 +235,9 @@ impl Member {
                 self.actions.notices.push(Notice::ClusterVersion(
                     self.stores.cluster.version().to_owned(),
                 ));
+                self.check_cluster_version();
             }
+            self.hurry_versions();
         }
         if effects.alarms_changed {
             self.view.set_alarms(self.stores.alarm_list());
@@ -243,7 +278,9 @@ impl Member {
                 Waiter::Alarm(callers) => self.actions.replies.extend(callers),
                 Waiter::AutoCompaction(revision) => self.finish_auto_compaction(revision, &result),
                 Waiter::Renewal(id, token) => self.renew(token, id),
-                Waiter::Internal => {}
+                Waiter::Downgrade(token, _) => self.reply(token, Outcome::Done),
+                // Only configuration changes are waited for by it, and they are answered where they are applied.
+                Waiter::Internal | Waiter::Change(..) => {}
             }
         }
         self.view.set_pending(self.waiters.len() as u64);

@@ -1,19 +1,33 @@
-//! Driving raft: what it has ready goes to the log, to the stores and to those who wait.
-use quorate_proto::MemberId;
+//! Driving raft: what it has ready goes to the log, to the stores, to other members and to those who wait.
+use quorate_proto::{MemberId, raftpb};
 use quorate_wal::Batch;
 use raft::StateRole;
-use raft::eraftpb::Entry;
+use raft::eraftpb::{Entry, Message, MessageType, Snapshot};
 
+use super::install::Receiving;
 use super::{Member, Persisting, set_election_timeout};
-use crate::actions::Notice;
-use crate::convert::from_raft;
+use crate::actions::{Notice, SnapshotInstall, SnapshotSource};
+use crate::convert::{from_raft, message_from_raft};
+use crate::log::Position;
 use crate::{Error, Outcome};
+
+/// What one ready of raft's wants to have stored.
+struct ToPersist {
+    number: u64,
+    entries: Vec<Entry>,
+    must_sync: bool,
+    /// Whether term or vote changed: nothing is said before that is durable.
+    is_vote: bool,
+    snapshot: Option<Position>,
+    messages: Vec<raftpb::Message>,
+}
 
 impl Member {
     /// Works off everything raft has ready.
     pub(super) fn drive(&mut self) {
         loop {
             self.propose_waiting();
+            self.ask_early_reads();
             self.ask_read_index(false);
             if self.dead || !self.node.has_ready() {
                 break;
@@ -22,6 +36,8 @@ impl Member {
         }
         self.show_raft();
         self.release_reads();
+        self.finish_moves();
+        self.finish_parked();
     }
 
     fn handle_ready(&mut self) {
@@ -39,41 +55,136 @@ impl Member {
         let (number, must_sync) = (ready.number(), ready.must_sync());
         // A commit index alone is not worth a write: it is learned again from the log and the applied index.
         let hard_state = ready.hs().cloned();
-        if let Some(hard_state) = &hard_state {
-            self.node.mut_store().set_hard_state(hard_state.clone());
+        let mut is_vote = false;
+        if let Some(hard_state) = hard_state {
+            is_vote = (hard_state.term, hard_state.vote) != self.voted;
+            self.voted = (hard_state.term, hard_state.vote);
+            self.node.mut_store().set_hard_state(hard_state);
         }
-        // Nobody to send to yet: what a sole voter emits has no receiver.
-        drop((ready.take_persisted_messages(), ready.take_messages()));
+        // Of a leader they may go before its own log is written, of any other only what is no promise.
+        let messages = ready.take_messages();
+        let promises = ready.take_persisted_messages();
         let committed = ready.take_committed_entries();
+        let snapshot = self.restart_log(ready.snapshot());
         self.node.mut_store().append(entries.clone());
         self.node.advance_append_async(ready);
-        self.persist(number, entries, must_sync);
-        self.apply_committed(&committed);
+        self.unsynced_votes += usize::from(is_vote);
+        let mut waiting = self.send(messages, false);
+        waiting.extend(self.send(promises, true));
+        self.persist(ToPersist {
+            number,
+            entries,
+            must_sync,
+            is_vote,
+            snapshot,
+            messages: waiting,
+        });
+        if self.is_installing() {
+            self.backlog.extend(committed);
+        } else {
+            self.apply_committed(&committed);
+        }
     }
 
-    fn persist(&mut self, number: u64, entries: Vec<Entry>, must_sync: bool) {
+    /// Lets the log in memory begin anew behind a received snapshot.
+    fn restart_log(&mut self, snapshot: &Snapshot) -> Option<Position> {
+        let metadata = snapshot.get_metadata();
+        let position = Position {
+            index: metadata.index,
+            term: metadata.term,
+        };
+        if position.index == 0 {
+            return None;
+        }
+        let conf_state = metadata.get_conf_state().clone();
+        self.node.mut_store().restart(position, conf_state);
+        Some(position)
+    }
+
+    /// Sends what may go now and returns what must wait for the log.
+    ///
+    /// While a change of term or vote is not durable nothing is said at all: a member that forgot it could lead the same
+    /// term twice. Besides that, a member that does not lead waits only with what acknowledges its log or asks for votes.
+    fn send(&mut self, messages: Vec<Message>, after_log: bool) -> Vec<raftpb::Message> {
+        let mut waiting = Vec::new();
+        for message in messages {
+            if self.stores.cluster.is_removed(message.to) {
+                continue;
+            }
+            let kind = message.get_msg_type();
+            let waits = self.unsynced_votes > 0 || after_log && is_promise(kind);
+            if kind == MessageType::MsgSnapshot {
+                self.send_snapshot(message, waits);
+                continue;
+            }
+            let message = message_from_raft(message);
+            let to = if waits {
+                &mut waiting
+            } else {
+                &mut self.actions.send
+            };
+            push_message(to, message);
+        }
+        waiting
+    }
+
+    /// Sends a snapshot with the state that it stands for, which is the state now.
+    fn send_snapshot(&mut self, message: Message, waits: bool) {
+        let (to, index) = (message.to, message.get_snapshot().get_metadata().index);
+        let is_now = index == self.stores.backend.applied().index;
+        match self.stores.backend.read() {
+            Ok(state) if is_now && !waits => {
+                self.note_sending(to, index);
+                self.actions.images.push(SnapshotSource {
+                    to: MemberId(to),
+                    index,
+                    state,
+                });
+                self.actions.send.push(message_from_raft(message));
+            }
+            // It is asked for again with the next answer to a heartbeat.
+            _ => self.unsent_snapshots.push(to),
+        }
+    }
+
+    fn persist(&mut self, what: ToPersist) {
         let ticket = self.ticket();
-        let on_disk = must_sync || !entries.is_empty();
+        self.install_pending = what.snapshot.or(self.install_pending);
+        let on_disk = what.must_sync || !what.entries.is_empty();
         if on_disk {
             let hard_state = self.node.raft.hard_state();
-            self.snapshot.log_bytes += entries.iter().map(|e| e.data.len() as u64).sum::<u64>();
-            self.actions.persist.push(Batch {
+            let bytes = what
+                .entries
+                .iter()
+                .map(|e| e.data.len() as u64)
+                .sum::<u64>();
+            self.snapshot.log_bytes += bytes;
+            let batch = Batch {
                 ticket,
-                entries: entries.into_iter().map(from_raft).collect(),
+                entries: what.entries.into_iter().map(from_raft).collect(),
                 hard_state: Some(quorate_wal::HardState {
                     term: hard_state.term,
                     vote: hard_state.vote,
                     commit: hard_state.commit,
                 }),
-                snapshot: None,
-                must_sync,
-            });
+                snapshot: what.snapshot.map(Position::mark),
+                must_sync: what.must_sync,
+            };
+            match (&mut self.receiving, what.snapshot) {
+                (None, Some(position)) => self.receive(Receiving::new(position, batch)),
+                (Some(receiving), _) => receiving.batches.push(batch),
+                (None, None) => self.actions.persist.push(batch),
+            }
         }
         self.persisting.push_back(Persisting {
             ticket,
             on_disk,
-            ready: Some(number),
+            ready: Some(what.number),
             release: None,
+            install: what.snapshot,
+            is_vote: what.is_vote,
+            messages: what.messages,
+            started_ms: self.now_ms,
         });
         self.finish_persisting(0);
     }
@@ -81,6 +192,7 @@ impl Member {
     /// Tells raft about readies that are durable: those up to `ticket`, and those after it that need no disk.
     pub(super) fn finish_persisting(&mut self, ticket: u64) {
         let mut last = None;
+        let mut install = None;
         while self
             .persisting
             .front()
@@ -88,6 +200,11 @@ impl Member {
         {
             let done = self.persisting.pop_front().expect("just seen");
             last = done.ready.or(last);
+            install = done.install.or(install);
+            self.unsynced_votes -= usize::from(done.is_vote);
+            for message in done.messages {
+                push_message(&mut self.actions.send, message);
+            }
             if let Some(index) = done.release {
                 self.actions.release_log = Some(index);
             }
@@ -95,22 +212,35 @@ impl Member {
         if let Some(number) = last {
             self.node.on_persist_ready(number);
         }
+        if let Some(Position { index, term }) = install {
+            // Raft takes it for applied from here on, so that it can vote and lead; what follows waits in the backlog.
+            self.node.advance_apply_to(index);
+            self.install_pending = None;
+            self.installing = Some(Position { index, term });
+            self.actions.install = Some(SnapshotInstall { index, term });
+        }
+        for to in std::mem::take(&mut self.unsent_snapshots) {
+            self.node.report_snapshot(to, raft::SnapshotStatus::Failure);
+        }
     }
 
     fn handle_role(&mut self, leader: u64, role: StateRole) {
-        set_election_timeout(&mut self.node, &mut self.rng, self.config.election_ticks);
         let term = self.node.raft.term;
+        // What was asked of another leader, or of this one in another term, is asked again by those who asked.
+        self.early_reads.clear();
         if role == StateRole::Leader {
             self.actions.notices.push(Notice::BecameLeader { term });
         } else {
             self.first_commit_in_term = false;
             self.stores.lessor.demote();
+            let leader = MemberId(leader);
             for (_, token) in std::mem::take(&mut self.late_renewals) {
-                self.reply(token, Outcome::Failed(Error::NotPrimaryLessor));
+                self.reply(token, Outcome::Failed(Error::NotLeader { leader }));
             }
-            self.actions
-                .notices
-                .push(Notice::LeaderChanged { leader, term });
+            self.actions.notices.push(Notice::LeaderChanged {
+                leader: leader.0,
+                term,
+            });
         }
         // Losing the leader is no change of leader yet: a read under way may still be answered by the same one.
         if leader != 0 && leader != self.leader {
@@ -119,9 +249,18 @@ impl Member {
             let failed = self.reads.fail_current();
             let is_failed = u64::from(!failed.is_empty());
             self.view.tally().read_indexes_failed.add(is_failed);
-            for token in failed {
-                self.reply(token, Outcome::Failed(Error::LeaderChanged));
+            for waiting in failed {
+                self.fail_read(waiting, Error::LeaderChanged);
             }
+        }
+    }
+
+    /// Draws a new election timeout whenever raft has drawn one, which it does with every change of term and role.
+    pub(super) fn draw_election_timeout(&mut self) {
+        let now = (self.node.raft.term, self.node.raft.state);
+        if self.drawn_for != Some(now) {
+            self.drawn_for = Some(now);
+            set_election_timeout(&mut self.node, &mut self.rng, self.config.election_ticks);
         }
     }
 
@@ -139,11 +278,34 @@ impl Member {
     }
 
     pub(super) fn show_cluster(&self) {
-        let cluster = &self.stores.cluster;
-        self.view.set_cluster(
-            cluster.to_wire(),
-            cluster.version(),
-            cluster.storage_version(),
-        );
+        self.view.set_cluster(&self.stores.cluster);
+    }
+}
+
+/// Says whether a message of a member that does not lead promises something about its log or its vote.
+fn is_promise(kind: MessageType) -> bool {
+    !matches!(
+        kind,
+        MessageType::MsgHeartbeatResponse
+            | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgPropose
+            | MessageType::MsgReadIndex
+            | MessageType::MsgTransferLeader
+    )
+}
+
+/// Adds a message; an acknowledgement takes the place of the one before it, which says less.
+fn push_message(to: &mut Vec<raftpb::Message>, message: raftpb::Message) {
+    let kind = Some(raftpb::MessageType::MsgAppResp.into());
+    let is_acknowledgement = |m: &raftpb::Message| m.r#type == kind && m.reject != Some(true);
+    if is_acknowledgement(&message)
+        && let Some(last) = to.last_mut()
+        && is_acknowledgement(last)
+        && (last.to, last.term) == (message.to, message.term)
+        && last.index <= message.index
+    {
+        *last = message;
+    } else {
+        to.push(message);
     }
 }

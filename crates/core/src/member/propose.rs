@@ -3,14 +3,13 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use quorate_auth::Identity;
-use quorate_proto::LeaseId;
-use raft::eraftpb::{Entry, Message, MessageType};
+use quorate_proto::{LeaseId, MemberId};
+use raft::eraftpb::{Entry, EntryType};
 
 use super::{Member, Publication};
 use crate::convert::normal_entry;
-use crate::envelope;
 use crate::waiters::{Deadline, MAX_WAITERS, Waiter};
-use crate::{Error, Outcome, Proposal, Request};
+use crate::{DowngradeAction, Error, Outcome, Proposal, Request, edge, envelope};
 
 /// Committed but unapplied entries at which new requests are refused. Source: etcd v3.7.1 maxGapBetweenApplyAndCommitIndex.
 const MAX_APPLY_GAP: u64 = 5_000;
@@ -98,18 +97,15 @@ impl Member {
             return;
         }
         // Only a dropped proposal is looked into.
-        let proposed: Vec<Bytes> = entries.iter().map(|e| e.data.clone()).collect();
-        let mut message = Message {
-            from: self.config.member_id.0,
-            ..Message::default()
-        };
-        message.set_msg_type(MessageType::MsgPropose);
-        message.set_entries(entries.into());
-        if self.node.step(message).is_err() {
+        let proposed: Vec<(EntryType, Bytes)> = entries
+            .iter()
+            .map(|e| (e.get_entry_type(), e.data.clone()))
+            .collect();
+        if !self.step_proposal(entries, self.config.member_id.0) {
             // A leader that hands over takes nothing; any other refuses only what is too much to hold.
             let is_full = self.is_leader() && self.node.raft.lead_transferee.is_none();
-            for data in proposed {
-                if let Some(waiter) = self.waiters.take(envelope::peek_id(&data)) {
+            for (kind, data) in proposed {
+                if let Some(waiter) = self.waiters.take(request_id(kind, &data)) {
                     let error = if is_full {
                         Error::TooManyRequests
                     } else {
@@ -125,9 +121,14 @@ impl Member {
     pub(super) fn fail(&mut self, waiter: Waiter, error: Error) {
         self.view.add_failed();
         match waiter {
-            Waiter::Client { token, .. } | Waiter::Renewal(_, token) => {
+            Waiter::Client { token, .. }
+            | Waiter::Renewal(_, token)
+            | Waiter::Change(token, _)
+            | Waiter::Downgrade(token, DowngradeAction::Validate | DowngradeAction::Enable) => {
                 self.reply(token, Outcome::Failed(error));
             }
+            // That a downgrade could not be ended is only worth a line in etcd's log.
+            Waiter::Downgrade(token, DowngradeAction::Cancel) => self.reply(token, Outcome::Done),
             // They were refused already, whatever becomes of the alarm.
             Waiter::Alarm(callers) => self.actions.replies.extend(callers),
             Waiter::Publish => self.published = Publication::NotYet,
@@ -150,7 +151,7 @@ impl Member {
             let unproposed: BTreeSet<u64> = self
                 .unproposed
                 .iter()
-                .map(|e| envelope::peek_id(&e.data))
+                .map(|e| request_id(e.get_entry_type(), &e.data))
                 .collect();
             for (deadline, waiter) in expired {
                 let error = if unproposed.contains(&deadline.id) {
@@ -164,7 +165,10 @@ impl Member {
         }
         // Callers that are gone need not wait for a leader any longer.
         while let Some(first) = self.unproposed.front() {
-            if self.waiters.contains(envelope::peek_id(&first.data)) {
+            if self
+                .waiters
+                .contains(request_id(first.get_entry_type(), &first.data))
+            {
                 break;
             }
             self.unproposed.pop_front();
@@ -177,9 +181,34 @@ impl Member {
             .leader_since_ms
             .saturating_sub(2 * self.config.election_timeout_ms());
         if started_ms > lost_ms && started_ms < self.leader_since_ms {
-            Error::TimeoutLeaderFail
-        } else {
-            Error::Timeout
+            return Error::TimeoutLeaderFail;
         }
+        let own = self.config.member_id;
+        let leader = MemberId(self.node.raft.leader_id);
+        let is_connected = if leader.0 == 0 {
+            true
+        } else if leader == own {
+            let cluster = &self.stores.cluster;
+            let connected = self
+                .links
+                .connected_since(own, cluster.voters(), started_ms);
+            connected > cluster.voters().count() / 2
+        } else {
+            self.links.is_connected_since(leader, started_ms)
+        };
+        if is_connected {
+            Error::Timeout
+        } else {
+            Error::TimeoutConnectionLost
+        }
+    }
+}
+
+/// Finds the id under which the proposer of an entry waits; 0 when there is none.
+fn request_id(kind: EntryType, data: &[u8]) -> u64 {
+    if kind == EntryType::EntryNormal {
+        envelope::peek_id(data)
+    } else {
+        edge::change_id(data)
     }
 }

@@ -1,16 +1,18 @@
 //! What the member answers without the log: read confirmations, leases, and the duties of a leader.
-use quorate_proto::membershippb::{
-    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest,
-};
-use quorate_proto::{LeaseId, MemberId, etcdserverpb as pb};
+use quorate_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
+use quorate_proto::{LeaseId, etcdserverpb as pb};
 use raft::StateRole;
 use raft::eraftpb::Entry;
 
+use super::change::ParkedWork;
 use super::{Member, Publication};
 use crate::actions::Notice;
-use crate::read_index;
+use crate::read_index::{self, Then, Waiting};
 use crate::waiters::Waiter;
-use crate::{Error, Outcome, Request, Token};
+use crate::{DowngradeAction, Error, Outcome, Request, Token};
+
+/// Ticks without one after which this member may have slept. Source: etcd v3.7.1 server.go isActive.
+const PAUSE_TICKS: u64 = 3;
 
 /// Expired leases proposed for revocation in one tick.
 const REVOKE_BATCH: usize = 2_000;
@@ -18,12 +20,12 @@ const REVOKE_BATCH: usize = 2_000;
 const CHECKPOINT_BATCH: usize = 1_000;
 
 impl Member {
-    pub(super) fn join_read(&mut self, token: Token) {
+    pub(super) fn join_read(&mut self, token: Token, then: Then) {
         if self.reads.len() >= read_index::MAX_WAITING {
             return self.reply(token, Outcome::Failed(Error::TooManyRequests));
         }
-        self.reads
-            .join(token, self.now_ms + self.config.request_timeout_ms());
+        let ends_ms = self.now_ms + self.config.request_timeout_ms();
+        self.reads.join(token, then, ends_ms);
     }
 
     /// Asks raft for the current round, unless raft would drop the question.
@@ -42,14 +44,58 @@ impl Member {
     }
 
     pub(super) fn release_reads(&mut self) {
-        let mut tokens = Vec::new();
-        self.reads.ready(self.applied.index, &mut tokens);
-        for token in tokens {
-            self.reply(token, Outcome::ReadReady);
+        for waiting in self.reads.ready(self.applied.index) {
+            let token = waiting.token;
+            match waiting.then {
+                Then::Tell => self.reply(token, Outcome::ReadReady),
+                Then::Renew(id) => self.renew_now(token, id),
+                Then::Downgrade(action, target) => self.downgrade_now(token, action, target),
+            }
         }
     }
 
+    /// Tells a caller that reads could not be made linearizable for it.
+    pub(super) fn fail_read(&mut self, waiting: Waiting, error: Error) {
+        let outcome = match waiting.then {
+            Then::Renew(_) => Outcome::Failed(Error::NotPrimaryLessor),
+            Then::Downgrade(DowngradeAction::Cancel, _) => Outcome::Done,
+            Then::Tell | Then::Downgrade(..) => Outcome::Failed(error),
+        };
+        self.reply(waiting.token, outcome);
+    }
+
+    /// Counts ticks since the last pause: after one, others may have chosen another leader unnoticed.
+    pub(super) fn note_tick(&mut self) {
+        let is_pause = self.now_ms > self.ticked_ms + PAUSE_TICKS * self.config.tick_ms;
+        self.steady_ticks = if is_pause { 0 } else { self.steady_ticks + 1 };
+        self.ticked_ms = self.now_ms;
+    }
+
+    /// Says whether this member may take itself for the leader without asking: it has been awake for long enough that
+    /// raft would have noticed a loss of its quorum.
+    fn is_surely_leading(&self) -> bool {
+        let slept = self.now_ms > self.ticked_ms + PAUSE_TICKS * self.config.tick_ms;
+        !slept && self.steady_ticks >= self.config.election_ticks || self.is_sole_voter()
+    }
+
+    /// Renews a lease, on a leader that has asked its followers first if it may have slept through the end of its term.
+    ///
+    /// Source: etcd v3.7.1 v3_server.go LeaseRenew, ensureLeadership.
     pub(super) fn renew(&mut self, token: Token, id: LeaseId) {
+        if !self.is_leader() {
+            let error = self.not_leader();
+            return self.reply(token, Outcome::Failed(error));
+        }
+        if !self.is_surely_leading() {
+            return self.join_read(token, Then::Renew(id));
+        }
+        if !self.stores.lessor.exists(id) && self.must_wait_for_applied() {
+            return self.park(token, ParkedWork::Renew(id));
+        }
+        self.renew_now(token, id);
+    }
+
+    pub(super) fn renew_now(&mut self, token: Token, id: LeaseId) {
         let outcome = match self.stores.lessor.renew(id, self.now_ms) {
             Ok(ttl_s) => {
                 self.view.tally().leases_renewed.add(1);
@@ -61,7 +107,7 @@ impl Member {
                 return;
             }
             Err(quorate_lease::Error::CheckpointStored) => return self.clear_checkpoint(token, id),
-            Err(_) => Outcome::Failed(Error::NotPrimaryLessor),
+            Err(_) => Outcome::Failed(self.not_leader()),
         };
         self.reply(token, outcome);
     }
@@ -79,6 +125,17 @@ impl Member {
     }
 
     pub(super) fn time_to_live(&mut self, token: Token, id: LeaseId, keys: bool) {
+        if !self.is_leader() {
+            let error = self.not_leader();
+            self.reply(token, Outcome::Failed(error));
+        } else if self.must_wait_for_applied() {
+            self.park(token, ParkedWork::TimeToLive { id, keys });
+        } else {
+            self.time_to_live_now(token, id, keys);
+        }
+    }
+
+    pub(super) fn time_to_live_now(&mut self, token: Token, id: LeaseId, keys: bool) {
         let outcome = match self.stores.lessor.time_to_live(id, self.now_ms) {
             None => Outcome::LeaseTimeToLive {
                 remaining_s: -1,
@@ -118,22 +175,25 @@ impl Member {
         self.reply(token, Outcome::LeaseKeys(keys));
     }
 
-    pub(super) fn move_leader(&mut self, token: Token, target: MemberId) {
-        let outcome = if !self.is_leader() {
-            Outcome::Failed(Error::NotLeader)
-        } else if target == self.config.member_id {
-            Outcome::LeaderMoved
+    pub(super) fn tell_digest(&mut self, token: Token, index: u64) {
+        let index = if index == 0 {
+            self.applied.index
         } else {
-            Outcome::Failed(Error::BadLeaderTransferee)
+            index
         };
-        self.reply(token, outcome);
+        let digest = self.digest_at(index);
+        self.reply(token, Outcome::Digest { index, digest });
     }
 
     /// Does what only a leader does on a tick: expire and checkpoint leases, publish, settle the cluster version.
     pub(super) fn lead(&mut self) {
         let mut entries = Vec::new();
         if self.is_leader() && self.first_commit_in_term {
-            let expired = self.stores.lessor.expired(self.now_ms, REVOKE_BATCH);
+            let expired = if self.is_surely_leading() {
+                self.stores.lessor.expired(self.now_ms, REVOKE_BATCH)
+            } else {
+                Vec::new()
+            };
             if !expired.is_empty() {
                 self.actions.notices.push(Notice::LeasesExpired {
                     count: expired.len(),
@@ -148,12 +208,7 @@ impl Member {
             if self.config.lease_checkpoint {
                 self.propose_checkpoints(&mut entries);
             }
-            if self.stores.cluster.version() != self.config.cluster_version && self.is_sole_voter()
-            {
-                let ver = self.config.cluster_version.clone();
-                let version = Request::ClusterVersionSet(ClusterVersionSetRequest { ver });
-                self.propose_own(&version, Waiter::Internal, &mut entries);
-            }
+            self.watch_versions(&mut entries);
         }
         let revision = self.stores.kv.current_revision();
         if let Some(revision) = self

@@ -1,8 +1,10 @@
 //! Flushes, compactions and snapshots of the log.
+use bytes::Bytes;
 use prost::Message as _;
 use quorate_proto::raftpb;
 
 use super::{Flush, Member};
+use crate::ClusterMember;
 use crate::actions::SnapshotToSave;
 use crate::convert::from_conf_state;
 
@@ -81,28 +83,18 @@ impl Member {
         let due = entries > self.config.snapshot_count
             || entries > 0 && self.snapshot.log_bytes > SNAPSHOT_LOG_BYTES;
         // The configuration stored with it must be the one at its index.
-        if self.snapshot.saving || !due || self.conf_index > durable.index {
+        if self.snapshot.saving || !due || self.conf_index > durable.index || self.is_installing() {
             return;
         }
         let members: Vec<_> = self.stores.cluster.members().collect();
-        let snapshot = raftpb::Snapshot {
-            data: Some(
-                serde_json::to_vec(&members)
-                    .expect("members are plain data")
-                    .into(),
-            ),
-            metadata: Some(raftpb::SnapshotMetadata {
-                conf_state: Some(from_conf_state(self.node.store().conf_state())),
-                index: Some(durable.index),
-                term: Some(durable.term),
-            }),
-        };
+        let conf_state = from_conf_state(self.node.store().conf_state());
+        let body = snapshot_body(durable.index, durable.term, conf_state, &members);
         self.snapshot.saving = true;
         self.snapshot.log_bytes = 0;
-        self.actions.save_snapshot = Some(SnapshotToSave {
+        self.actions.save_snapshots.push(SnapshotToSave {
             index: durable.index,
             term: durable.term,
-            body: snapshot.encode_to_vec().into(),
+            body,
         });
     }
 
@@ -111,11 +103,31 @@ impl Member {
             return;
         }
         self.snapshot.trimmed = self.applied.index;
+        let limit = self.cut_limit();
         let conf = self.node.store().conf_state();
         let is_alone = self.is_sole_voter() && conf.learners.is_empty();
         let bytes = if is_alone { ALONE_BYTES } else { CATCHUP_BYTES };
         let log = self.node.mut_store();
         let point = log.compact_point(self.applied.index, self.config.catchup_entries, bytes);
-        log.compact(point);
+        log.compact(point.min(limit));
     }
+}
+
+/// Makes the body of a snapshot file: position, configuration, and members as JSON.
+pub(super) fn snapshot_body(
+    index: u64,
+    term: u64,
+    conf_state: raftpb::ConfState,
+    members: &[&ClusterMember],
+) -> Bytes {
+    let json = serde_json::to_vec(members).expect("members are plain data");
+    let snapshot = raftpb::Snapshot {
+        data: Some(json.into()),
+        metadata: Some(raftpb::SnapshotMetadata {
+            conf_state: Some(conf_state),
+            index: Some(index),
+            term: Some(term),
+        }),
+    };
+    snapshot.encode_to_vec().into()
 }

@@ -52,6 +52,7 @@ pub(crate) fn config() -> Config {
         seed: 1,
         start_unix_ms: 1_000,
         batch_bytes: 1 << 16,
+        strict_reconfig_check: true,
         cluster_version: "3.7.0".to_owned(),
     }
 }
@@ -199,7 +200,7 @@ impl Harness {
                 replies,
                 flush,
                 compact,
-                save_snapshot,
+                save_snapshots,
                 release_log,
                 ready,
                 fatal,
@@ -224,7 +225,7 @@ impl Harness {
                 self.member.handle_compacted();
                 idle = false;
             }
-            if let Some(snapshot) = save_snapshot {
+            for snapshot in save_snapshots {
                 self.saved_snapshots.push(snapshot.index);
                 self.member
                     .handle_snapshot_saved(snapshot.index, snapshot.term);

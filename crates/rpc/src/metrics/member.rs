@@ -82,7 +82,8 @@ fn write_identity(handles: &Handles, server_version: &str, text: &mut Text) {
 }
 
 fn write_store(handles: &Handles, text: &mut Text) {
-    let sizes = handles.backend.sizes();
+    let current = handles.live.current();
+    let sizes = current.backend.sizes();
     let tally = handles.view.tally();
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     for (name, value) in [
@@ -96,19 +97,19 @@ fn write_store(handles: &Handles, text: &mut Text) {
         ),
         (
             "etcd_server_quota_backend_bytes",
-            handles.quota.limit_bytes().unwrap_or(-1),
+            current.quota.limit_bytes().unwrap_or(-1),
         ),
         (
             "etcd_debugging_mvcc_current_revision",
-            handles.reader.current_revision(),
+            current.reader.current_revision(),
         ),
         (
             "etcd_debugging_mvcc_compact_revision",
-            handles.reader.compact_revision(),
+            current.reader.compact_revision(),
         ),
         (
             "etcd_debugging_mvcc_keys_total",
-            i64::try_from(handles.reader.keys_total()).unwrap_or(i64::MAX),
+            i64::try_from(current.reader.keys_total()).unwrap_or(i64::MAX),
         ),
         (
             "etcd_debugging_mvcc_total_put_size_in_bytes",

@@ -1,5 +1,5 @@
 //! What the services of one thread share: the engine, the stores' readers, the watch hub.
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_auth::{Access, AuthReader, Identity, Operation, Stage};
 use quorate_core::{
-    Applied, Handles, Intake, Outcome, Proposal, Request, Submission, View, request_timeout_ms,
+    Applied, Current, Handles, Intake, LiveStores, Outcome, Proposal, Request, Submission, View,
+    request_timeout_ms,
 };
 use quorate_mvcc::validate::Limits;
 use quorate_mvcc::{Reader, StreamId, WatchHub, WatchOptions};
@@ -89,6 +90,8 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) engine: Rc<Engine>,
     pub(crate) watch: WatchDesk,
+    /// The stores as they were when the generation was seen.
+    current: RefCell<(u64, Current)>,
     clock: Clock,
     leader_watch: LeaderWatch,
     commit_watch: CommitWatch,
@@ -106,6 +109,9 @@ pub(crate) struct WatchDesk {
     /// Runs out when the hub may be moved on again.
     pause: RefCell<Option<Pin<Box<Sleep>>>>,
     intake: Arc<dyn Intake>,
+    live: LiveStores,
+    /// That of the store that the hub reads.
+    generation: Cell<u64>,
 }
 
 impl WatchDesk {
@@ -150,6 +156,11 @@ impl WatchDesk {
     /// done right away.
     fn advance(&self) -> bool {
         let mut hub = self.hub.borrow_mut();
+        let generation = self.live.generation();
+        if self.generation.replace(generation) != generation {
+            // A snapshot was installed: watchers go on from its store where they were.
+            hub.restored(self.live.reader());
+        }
         let queued_before = hub.responses_queued();
         let mut more = true;
         for _ in 0..WATCH_STEPS_MAX {
@@ -223,13 +234,18 @@ impl Context {
             seed: options.seed ^ u64::try_from(thread).unwrap_or(0),
             ..WatchOptions::default()
         };
+        // The generation is read first: should it move in between, the hub is only told once too often.
+        let generation = handles.live.generation();
+        let current = handles.live.current();
         let watch = WatchDesk {
-            hub: RefCell::new(WatchHub::new(handles.reader.clone(), watch_options)),
+            hub: RefCell::new(WatchHub::new(current.reader.clone(), watch_options)),
             wakers: RefCell::default(),
             is_due: Cell::new(false),
             pump: RefCell::new(None),
             pause: RefCell::new(None),
             intake: handles.intake.clone(),
+            live: handles.live.clone(),
+            generation: Cell::new(generation),
         };
         Rc::new(Self {
             engine: Engine::new(thread, handles.intake.clone(), mailboxes),
@@ -238,6 +254,7 @@ impl Context {
             options,
             registry,
             watch,
+            current: RefCell::new((generation, current)),
             clock,
             leader_watch: LeaderWatch::default(),
             commit_watch: CommitWatch::default(),
@@ -251,8 +268,19 @@ impl Context {
         &self.handles.auth
     }
 
-    pub(crate) fn reader(&self) -> &Reader {
-        &self.handles.reader
+    /// Returns the stores as they are now; not to be held over an `await`.
+    pub(crate) fn current(&self) -> Ref<'_, Current> {
+        let generation = self.handles.live.generation();
+        if self.current.borrow().0 != generation {
+            let current = self.handles.live.current();
+            *self.current.borrow_mut() = (generation, current);
+        }
+        Ref::map(self.current.borrow(), |(_, current)| current)
+    }
+
+    /// Returns the reader of keys; not to be held over an `await`.
+    pub(crate) fn reader(&self) -> Ref<'_, Reader> {
+        Ref::map(self.current(), |current| &current.reader)
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

@@ -1,7 +1,6 @@
 //! HTTP/1.1: health, version, metrics.
 use std::time::Instant;
 
-use quorate_mvcc::Reader;
 use quorate_proto::etcdserverpb as pb;
 
 use super::context::Context;
@@ -122,8 +121,7 @@ async fn read(context: &Context, is_serializable: bool) -> Result<(), String> {
             keys_only: true,
             ..pb::RangeRequest::default()
         };
-        let reader: &Reader = context.reader();
-        let result = reader.range(&request);
+        let result = context.reader().range(&request);
         let gave = result.map(|r| (Message::default(), r.kvs.len()));
         measure::range(context, begun, &request, gave.map_err(Status::from))
     };

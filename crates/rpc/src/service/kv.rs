@@ -104,7 +104,7 @@ fn read_here_or_beside<R: Send + Sync + 'static, M: Send + 'static>(
     make: Make<R, M>,
     finish: Finish<R, M>,
 ) -> Answer {
-    let made = permitted.map(|()| make(context.reader(), &context.handles.view, &request, limit));
+    let made = permitted.map(|()| make(&context.reader(), &context.handles.view, &request, limit));
     let gave = match made {
         Ok(Err(quorate_mvcc::Error::TooLarge)) => {
             let context = context.clone();
@@ -216,7 +216,7 @@ fn refuse_for_space(context: &Rc<Context>) -> Answer {
 
 /// Says whether the quota has no room for a request of this cost.
 pub(super) fn lacks_space(context: &Context, cost_bytes: i64) -> bool {
-    !context.handles.quota.has_room(cost_bytes)
+    !context.current().quota.has_room(cost_bytes)
 }
 
 /// Refuses a request for its cost, as [`put`] and [`txn`] do.

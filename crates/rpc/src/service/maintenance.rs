@@ -49,7 +49,7 @@ pub(super) fn status(context: &Rc<Context>, metadata: &Metadata) -> Answer {
 
 fn status_of(context: &Context) -> pb::StatusResponse {
     let view = &context.handles.view;
-    let sizes = context.handles.backend.sizes();
+    let sizes = context.current().backend.sizes();
     let leader = view.leader().0;
     let no_leader = (leader == 0).then(|| Status::NO_LEADER.message().to_owned());
     let alarms = view.alarms();

@@ -52,7 +52,7 @@ pub(super) async fn serve(
     context.gate(&identity, &Operation::Maintenance)?;
     let begun = Instant::now();
     let mut pace = Pace::new(&context);
-    let txn = context.handles.backend.read();
+    let txn = context.handles.live.backend().read();
     let mut measure = ImageMeasure::new(txn.map_err(|e| failed(e.into()))?);
     loop {
         let (next, more) = pace.step(measure, measure_some).await?;

@@ -112,13 +112,13 @@ impl Engine {
                 published,
                 flush,
                 compact,
-                save_snapshot,
+                save_snapshots,
                 ..
             } = self.member.take_actions();
             let is_idle = persist.is_empty()
                 && flush.is_none()
                 && compact.is_none()
-                && save_snapshot.is_none();
+                && save_snapshots.is_empty();
             if published {
                 self.mailboxes.published();
             }
@@ -138,7 +138,7 @@ impl Engine {
                 while !matches!(job.step().unwrap(), quorate_mvcc::Progress::Done(_)) {}
                 self.member.handle_compacted();
             }
-            if let Some(snapshot) = save_snapshot {
+            for snapshot in save_snapshots {
                 self.member
                     .handle_snapshot_saved(snapshot.index, snapshot.term);
             }
@@ -170,6 +170,7 @@ fn config(quota_bytes: i64) -> Config {
         seed: 1,
         start_unix_ms: 1_000,
         batch_bytes: 1 << 20,
+        strict_reconfig_check: true,
         cluster_version: "3.7.0".to_owned(),
     }
 }
@@ -304,10 +305,8 @@ impl Served {
         let handles = Handles {
             intake: inbox.clone(),
             view: engine.member.view(),
-            reader: stores.kv.reader(),
+            live: engine.member.live(),
             auth: stores.auth.reader(),
-            backend: stores.backend.clone(),
-            quota: engine.member.quota(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();

@@ -1,0 +1,97 @@
+//! The image of a received snapshot in the place of the database.
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_backend::{Applied, Backend, CONSISTENT_INDEX_KEY, TERM_KEY, Table};
+use quorate_disk::Disk;
+use quorate_snap::ImageReader;
+
+use super::{BACKEND_FILE, ImageError, Import, import_image};
+use crate::{DIGEST_KEY, digest_of_row};
+
+/// Name of the new database until it is whole.
+const UNFINISHED_FILE: &str = "quorate.db.install";
+
+/// Returns the name of a received image in `member/snap`. Source: etcd v3.7.1 snapshotter DBFilePath.
+pub fn image_file(index: u64) -> String {
+    format!("{index:016x}.snap.db")
+}
+
+/// Makes a database of a received image, puts it in the place of the one that is there, and opens it.
+///
+/// The one that was there may be open; it stays usable through its handles.
+///
+/// # Errors
+/// What is wrong with the image, or why the database cannot be written; the one that was there is still there then,
+/// except when only opening the new one failed.
+///
+/// # Durability
+/// A crash leaves the old database or the new one, whole, and the image as long as the old one is there. The image is
+/// gone when it returns.
+pub fn install_image(
+    disk: &Arc<dyn Disk>,
+    snap_dir: &Path,
+    index: u64,
+    options: quorate_backend::Options,
+) -> Result<Backend, ImageError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        |source| ImageError::Io { path, source }
+    };
+    let image_path = snap_dir.join(image_file(index));
+    let unfinished = snap_dir.join(UNFINISHED_FILE);
+    let finished = snap_dir.join(BACKEND_FILE);
+    if disk.exists(&unfinished).map_err(io(&unfinished))? {
+        disk.remove_file(&unfinished).map_err(io(&unfinished))?;
+    }
+    let image = ImageReader::open(&**disk, &image_path).map_err(ImageError::Image)?;
+    let applied = position(&image)?;
+    if applied.index < index {
+        return Err(ImageError::Row {
+            bucket: Table::Meta.name().to_owned(),
+            what: "older than its snapshot",
+        });
+    }
+    let backend =
+        Backend::open(disk.clone(), &unfinished, options).map_err(ImageError::Backend)?;
+    let import = Import {
+        applied: Some(applied),
+        ..Import::default()
+    };
+    import_image(&image, &backend, import)?;
+    drop(backend);
+    disk.rename(&unfinished, &finished)
+        .map_err(io(&finished))?;
+    disk.sync_dir(snap_dir).map_err(io(snap_dir))?;
+    disk.remove_file(&image_path).map_err(io(&image_path))?;
+    Backend::open(disk.clone(), &finished, options).map_err(ImageError::Backend)
+}
+
+/// Reads where the image is, and the digest if it says so.
+fn position(image: &ImageReader) -> Result<Applied, ImageError> {
+    let (mut index, mut term, mut digest) = (0, 0, None);
+    for row in image.rows(Table::Meta.name().as_bytes()) {
+        let (key, value) = row.map_err(ImageError::Image)?;
+        if key == CONSISTENT_INDEX_KEY {
+            index = number(&value)?;
+        } else if key == TERM_KEY {
+            term = number(&value)?;
+        } else if key == DIGEST_KEY {
+            digest = Some(value);
+        }
+    }
+    Ok(Applied {
+        index,
+        term,
+        digest: digest_of_row(digest.as_deref(), index),
+    })
+}
+
+fn number(value: &Bytes) -> Result<u64, ImageError> {
+    let bytes = <[u8; 8]>::try_from(&value[..]).map_err(|_| ImageError::Row {
+        bucket: Table::Meta.name().to_owned(),
+        what: "not a number",
+    })?;
+    Ok(u64::from_be_bytes(bytes))
+}

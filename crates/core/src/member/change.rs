@@ -1,0 +1,284 @@
+//! Changes of members, of the cluster's version, and what waits until everything committed is applied.
+use prost::Message as _;
+use quorate_proto::membershippb::{ClusterVersionSetRequest, DowngradeInfoSetRequest};
+use quorate_proto::{LeaseId, MemberId};
+use raft::eraftpb::{Entry, EntryType};
+
+use super::Member;
+use crate::convert::normal_entry;
+use crate::membership::{self, Facts};
+use crate::read_index::Then;
+use crate::versions::{self, Version};
+use crate::waiters::Waiter;
+use crate::{DowngradeAction, Error, MemberChange, Outcome, Request, Token};
+
+/// How long something waits until everything committed is applied. Source: etcd v3.7.1 applyTimeout.
+const WAIT_APPLIED_MS: u64 = 1_000;
+/// Callers that may wait for that at once.
+const PARKED_MAX: usize = 100_000;
+/// How often the leader asks members for their versions. Source: etcd v3.7.1 monitorVersionInterval.
+const ASK_VERSIONS_MS: u64 = 4_000;
+
+/// What waits until everything committed when it came is applied.
+#[derive(Debug)]
+pub(super) struct Parked {
+    index: u64,
+    ends_ms: u64,
+    token: Token,
+    what: ParkedWork,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ParkedWork {
+    Renew(LeaseId),
+    TimeToLive { id: LeaseId, keys: bool },
+    Promote(MemberId),
+}
+
+/// What the leader knows of versions.
+#[derive(Debug, Default)]
+pub(super) struct Versions {
+    /// When members are to be asked next.
+    ask_ms: u64,
+    /// A version was proposed; until then it is not proposed again.
+    proposed_until_ms: u64,
+}
+
+impl Member {
+    /// Proposes a change of members, unless etcd's checks refuse it.
+    pub(super) fn change_members(
+        &mut self,
+        token: Token,
+        change: MemberChange,
+        entries: &mut Vec<Entry>,
+    ) {
+        if let MemberChange::Promote { id } = change {
+            if !self.is_leader() {
+                let error = self.not_leader();
+                return self.reply(token, Outcome::Failed(error));
+            }
+            if self.must_wait_for_applied() {
+                return self.park(token, ParkedWork::Promote(id));
+            }
+            if let Err(error) = self.check_learner(id) {
+                return self.reply(token, Outcome::Failed(error));
+            }
+        }
+        if let Err(error) = self.check_change(&change) {
+            return self.reply(token, Outcome::Failed(error));
+        }
+        let request_id = self.ids.next();
+        let unix_s = (self.config.start_unix_ms + (self.now_ms - self.started_ms)) / 1_000;
+        let (change, id) = membership::to_log(change, request_id, unix_s);
+        self.waiters
+            .register_endless(request_id, Waiter::Change(token, id));
+        let mut entry = normal_entry(change.encode_to_vec().into());
+        entry.set_entry_type(EntryType::EntryConfChange);
+        entries.push(entry);
+    }
+
+    fn check_change(&self, change: &MemberChange) -> Result<(), Error> {
+        if !self.config.strict_reconfig_check {
+            return Ok(());
+        }
+        let facts = Facts {
+            cluster: &self.stores.cluster,
+            links: &self.links,
+            own: self.config.member_id,
+            now_ms: self.now_ms,
+        };
+        facts.check(change)
+    }
+
+    /// Checks that a learner has nine tenths of the leader's log. Source: etcd v3.7.1 server.go isLearnerReady.
+    fn check_learner(&self, id: MemberId) -> Result<(), Error> {
+        let prs = self.node.raft.prs();
+        let matched = |id: MemberId| prs.get(id.0).map(|p| p.matched);
+        let learner = matched(id).ok_or(Error::Membership(crate::ChangeError::IdNotFound))?;
+        let leader = matched(self.config.member_id).unwrap_or(0);
+        if learner.saturating_mul(10) < leader.saturating_mul(9) {
+            Err(Error::LearnerNotReady)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Says whether something committed is not applied yet.
+    pub(super) fn must_wait_for_applied(&self) -> bool {
+        self.applied.index < self.node.raft.raft_log.committed
+    }
+
+    pub(super) fn park(&mut self, token: Token, what: ParkedWork) {
+        if self.parked.len() >= PARKED_MAX {
+            return self.reply(token, Outcome::Failed(Error::TooManyRequests));
+        }
+        self.parked.push(Parked {
+            index: self.node.raft.raft_log.committed,
+            ends_ms: self.now_ms + WAIT_APPLIED_MS,
+            token,
+            what,
+        });
+    }
+
+    /// Does what waited for what is applied by now, and ends what waited too long.
+    pub(super) fn finish_parked(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let (applied, now_ms) = (self.applied.index, self.now_ms);
+        let mut entries = Vec::new();
+        for parked in std::mem::take(&mut self.parked) {
+            let token = parked.token;
+            if parked.index <= applied {
+                match parked.what {
+                    ParkedWork::Renew(id) => self.renew_now(token, id),
+                    ParkedWork::TimeToLive { id, keys } => self.time_to_live_now(token, id, keys),
+                    ParkedWork::Promote(id) => {
+                        self.change_members(token, MemberChange::Promote { id }, &mut entries);
+                    }
+                }
+            } else if parked.ends_ms <= now_ms {
+                self.reply(token, Outcome::Failed(Error::TimeoutWaitApplied));
+            } else {
+                self.parked.push(parked);
+            }
+        }
+        self.propose(entries);
+    }
+
+    pub(super) fn cancel_parked(&mut self, token: Token) {
+        self.parked.retain(|p| p.token != token);
+    }
+
+    pub(super) fn drain_parked(&mut self) -> Vec<Token> {
+        let parked = std::mem::take(&mut self.parked);
+        parked.into_iter().map(|p| p.token).collect()
+    }
+
+    /// Begins what is asked about a downgrade; it goes on when reads are linearizable.
+    ///
+    /// Source: etcd v3.7.1 v3_server.go Downgrade.
+    pub(super) fn downgrade(&mut self, token: Token, action: DowngradeAction, version: &str) {
+        let target = match action {
+            DowngradeAction::Cancel => Some(versions::MIN_CLUSTER_VERSION),
+            _ => Version::parse_target(version),
+        };
+        let Some(target) = target else {
+            return self.reply(token, Outcome::Failed(Error::WrongDowngradeVersion));
+        };
+        if action != DowngradeAction::Cancel && self.stores.cluster.parsed_version().is_none() {
+            return self.reply(token, Outcome::Failed(Error::ClusterVersionUnavailable));
+        }
+        self.join_read(token, Then::Downgrade(action, target));
+    }
+
+    /// Goes on with a downgrade: the cluster's version and what is under way are known for sure now.
+    pub(super) fn downgrade_now(&mut self, token: Token, action: DowngradeAction, target: Version) {
+        let cluster = &self.stores.cluster;
+        let under_way = cluster.downgrade().is_some();
+        let refused = match action {
+            // That there is nothing to end is only worth a line in etcd's log.
+            DowngradeAction::Cancel if !under_way => return self.reply(token, Outcome::Done),
+            DowngradeAction::Cancel => None,
+            _ if cluster.parsed_version().and_then(Version::one_down) != Some(target) => {
+                Some(Error::InvalidDowngradeTarget)
+            }
+            _ if under_way => Some(Error::DowngradeInProcess),
+            DowngradeAction::Validate => return self.reply(token, Outcome::Done),
+            DowngradeAction::Enable => None,
+        };
+        if let Some(error) = refused {
+            return self.reply(token, Outcome::Failed(error));
+        }
+        let enabled = action == DowngradeAction::Enable;
+        let ver = if enabled {
+            target.to_string()
+        } else {
+            String::new()
+        };
+        let request = Request::DowngradeInfoSet(DowngradeInfoSetRequest { enabled, ver });
+        let mut entries = Vec::new();
+        self.propose_own(&request, Waiter::Downgrade(token, action), &mut entries);
+        self.propose(entries);
+    }
+
+    /// Takes the server versions of other members as they answered, `None` of those that did not, and settles the
+    /// cluster's version. Ignored where this member does not lead.
+    pub fn handle_member_versions(&mut self, answers: &[(MemberId, Option<String>)]) {
+        if self.dead || !self.is_leader() || !self.first_commit_in_term {
+            return;
+        }
+        let own = self.config.member_id;
+        let version_of = |id: MemberId| {
+            if id == own {
+                return Version::parse(&self.config.cluster_version);
+            }
+            let answer = answers.iter().find(|(of, _)| *of == id)?;
+            Version::parse(answer.1.as_deref()?)
+        };
+        let ids = self.stores.cluster.members().map(|m| MemberId(m.id));
+        let versions: Vec<_> = ids.map(|id| (id, version_of(id))).collect();
+        let mut entries = Vec::new();
+        self.settle_version(&versions, &mut entries);
+        self.propose(entries);
+        self.drive();
+    }
+
+    /// Proposes another cluster version, or the end of a downgrade that is complete, when it is time for it.
+    fn settle_version(
+        &mut self,
+        members: &[(MemberId, Option<Version>)],
+        entries: &mut Vec<Entry>,
+    ) {
+        if self.now_ms < self.versions.proposed_until_ms {
+            return;
+        }
+        let cluster = &self.stores.cluster;
+        let target = cluster.downgrade();
+        let request = match versions::decide(cluster.parsed_version(), target, members) {
+            Some(version) => Request::ClusterVersionSet(ClusterVersionSetRequest {
+                ver: version.to_string(),
+            }),
+            None if target.is_some_and(|target| versions::all_run(target, members)) => {
+                Request::DowngradeInfoSet(DowngradeInfoSetRequest {
+                    enabled: false,
+                    ver: String::new(),
+                })
+            }
+            None => return,
+        };
+        self.versions.proposed_until_ms = self.now_ms + self.config.request_timeout_ms();
+        self.propose_own(&request, Waiter::Internal, entries);
+    }
+
+    /// Has the versions of members asked for when it is time; a member that is alone knows them.
+    pub(super) fn watch_versions(&mut self, entries: &mut Vec<Entry>) {
+        if self.stores.cluster.members().count() == 1 {
+            let own = Version::parse(&self.config.cluster_version);
+            return self.settle_version(&[(self.config.member_id, own)], entries);
+        }
+        if self.now_ms >= self.versions.ask_ms {
+            self.versions.ask_ms = self.now_ms + ASK_VERSIONS_MS;
+            self.actions.ask_versions = true;
+        }
+    }
+
+    /// Has them asked for at once: a term began, or the cluster's version has changed.
+    pub(super) fn hurry_versions(&mut self) {
+        self.versions = Versions::default();
+    }
+
+    /// Ends the member when the cluster has agreed on more than it can do. Source: etcd v3.7.1 MustDetectDowngrade.
+    pub(super) fn check_cluster_version(&mut self) {
+        let own = Version::parse(&self.config.cluster_version);
+        let cluster = self.stores.cluster.parsed_version();
+        if cluster.is_some() && own < cluster {
+            self.dead = true;
+            self.actions.fatal = Some(format!(
+                "invalid downgrade; server version {} is lower than determined cluster version {}",
+                self.config.cluster_version,
+                self.stores.cluster.version()
+            ));
+        }
+    }
+}

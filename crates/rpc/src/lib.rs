@@ -69,6 +69,7 @@ pub mod fuzz;
 mod gzip;
 mod http1;
 mod http2;
+mod leader;
 mod merge;
 mod message;
 mod metadata;
@@ -86,6 +87,7 @@ mod worker;
 
 pub use clock::Clock;
 pub use engine::Mailboxes;
+pub use leader::{Asked, Leader, LeaderLink, LeaseTime, Refused};
 pub use message::Message;
 pub use metadata::{ClientApiVersion, Metadata};
 pub use method::{Kind, Lookup, Method};

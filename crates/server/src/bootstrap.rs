@@ -6,12 +6,14 @@ use std::sync::Arc;
 use prost::Message as _;
 use quorate_backend::{Backend, Table};
 use quorate_core::{
-    CONF_STATE_KEY, Cluster, ClusterMember, LogStart, Stores, cluster_id, member_id,
+    CONF_STATE_KEY, Cluster, ClusterMember, ImageError, LogStart, Stores, cluster_id, image_file,
+    install_image, member_id,
 };
 use quorate_disk::{Disk, File, OpenMode};
+use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState};
 use quorate_proto::{ClusterId, MemberId};
-use quorate_snap::Snapshotter;
+use quorate_snap::{ImageReader, Snapshotter};
 use quorate_wal::{Batch, Entry, HardState, Identity, Recovered, Wal};
 
 use crate::recovery;
@@ -23,18 +25,92 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// The log's directory; `member/wal` below the data directory unless set.
     pub wal_dir: Option<PathBuf>,
-    /// Peer URLs of this member, sorted.
-    pub peer_urls: Vec<String>,
-    /// The member's name.
-    pub name: String,
-    /// Mixed into member and cluster ids.
-    pub cluster_token: String,
+    /// What a directory without a log begins with. One that has a log needs it only when the start that made it ended
+    /// before the cluster was founded.
+    pub start: Start,
     /// Of the log.
     pub wal: quorate_wal::Options,
     /// Of the backend.
     pub backend: quorate_backend::Options,
     /// Of everything restored.
     pub recovery: recovery::Options,
+}
+
+/// What a member without data begins with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Start {
+    /// Nothing is known: only a directory with data can be opened.
+    Restart,
+    /// A new cluster of these members, ordered by id.
+    Found {
+        /// This member.
+        member_id: MemberId,
+        /// All of them.
+        members: Vec<ClusterMember>,
+    },
+    /// A running cluster that has this member in its list already; its log comes from the others.
+    Join {
+        /// This member.
+        member_id: MemberId,
+        /// The cluster.
+        cluster_id: ClusterId,
+        /// Its members, which know more than this one until the log has come.
+        members: Vec<pb::Member>,
+    },
+}
+
+impl Start {
+    /// Makes the start of a new cluster of members with these names and peer URLs, of which `name` is this one.
+    ///
+    /// # Panics
+    /// When `name` is not among them.
+    pub fn found<'a>(
+        members: impl IntoIterator<Item = (&'a str, Vec<String>)>,
+        token: &str,
+        name: &str,
+    ) -> Self {
+        let mut own = None;
+        let mut founders: Vec<ClusterMember> = members
+            .into_iter()
+            .map(|(member, peer_urls)| {
+                let id = member_id(&peer_urls, token, None);
+                own = own.or((member == name).then_some(id));
+                ClusterMember {
+                    id: id.0,
+                    peer_urls,
+                    name: member.to_owned(),
+                    ..ClusterMember::default()
+                }
+            })
+            .collect();
+        founders.sort_by_key(|m| m.id);
+        Self::Found {
+            member_id: own.expect("the member is among the founders"),
+            members: founders,
+        }
+    }
+
+    /// Returns who the member is to be; `None` when only its data knows.
+    pub fn identity(&self) -> Option<Identity> {
+        match self {
+            Self::Restart => None,
+            Self::Found { member_id, members } => {
+                let ids: Vec<_> = members.iter().map(|m| MemberId(m.id)).collect();
+                Some(Identity {
+                    cluster_id: cluster_id(&ids).0,
+                    member_id: member_id.0,
+                })
+            }
+            Self::Join {
+                member_id,
+                cluster_id,
+                ..
+            } => Some(Identity {
+                cluster_id: cluster_id.0,
+                member_id: member_id.0,
+            }),
+        }
+    }
 }
 
 /// An opened data directory.
@@ -55,6 +131,8 @@ pub struct Opened {
     pub is_new: bool,
     /// Where the log is.
     pub wal_dir: PathBuf,
+    /// Where the database of a received snapshot goes.
+    pub place: Place,
     /// Held while the member runs, so that no second process opens the directory.
     pub lock: Box<dyn File>,
 }
@@ -74,6 +152,8 @@ pub enum Error {
     InUse(PathBuf),
     /// It belongs to etcd.
     Etcd(PathBuf),
+    /// There is no data, and nobody said what to begin with.
+    NothingToStart,
     /// There is a database but no log: acknowledged writes may be missing.
     LogMissing {
         /// Where the log should be.
@@ -103,6 +183,8 @@ pub enum Error {
     Snap(quorate_snap::Error),
     /// The state in the database.
     Recovery(recovery::Error),
+    /// The image of a received snapshot.
+    Install(ImageError),
     /// The stored configuration of the cluster is damaged.
     ConfState,
 }
@@ -121,6 +203,7 @@ impl fmt::Display for Error {
                 "data directory {} belongs to etcd; opening etcd's files is not built yet",
                 path.display()
             ),
+            Self::NothingToStart => f.write_str("there is no data and no initial cluster"),
             Self::LogMissing { wal_dir, applied } => write!(
                 f,
                 "no write-ahead log in {}, but the database holds entries up to {applied}",
@@ -142,6 +225,7 @@ impl fmt::Display for Error {
             Self::Backend(e) => e.fmt(f),
             Self::Snap(e) => e.fmt(f),
             Self::Recovery(e) => e.fmt(f),
+            Self::Install(e) => write!(f, "cannot install a snapshot from the leader: {e}"),
             Self::ConfState => f.write_str("the stored configuration of the cluster is damaged"),
         }
     }
@@ -153,11 +237,15 @@ impl std::error::Error for Error {}
 const FOUNDING_TERM: u64 = 1;
 const LOCK_FILE: &str = "lock";
 const BACKEND_FILE: &str = "quorate.db";
+/// End of the name of a received image. Source: etcd v3.7.1 server/etcdserver/api/snap/db.go.
+const IMAGE_END: &str = ".snap.db";
+/// A database that was being made of an image.
+const UNFINISHED_FILE: &str = "quorate.db.install";
 const ETCD_BACKEND_FILE: &str = "db";
 /// Entry type of a configuration change.
 const CONF_CHANGE: u8 = 1;
 
-/// Opens a data directory, founding a cluster of one when it is empty.
+/// Opens a data directory; an empty one is founded or joined as [`Options::start`] says.
 ///
 /// # Errors
 /// See [`Error`]. A directory of another program, of a newer format or in use is left as it is.
@@ -205,8 +293,13 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
         }),
         ..options.backend
     };
-    let backend =
-        Backend::open(disk.clone(), &backend_path, backend_options).map_err(Error::Backend)?;
+    let place = Place {
+        disk: disk.clone(),
+        snap_dir: snap_dir.clone(),
+        backend_path,
+        options: backend_options,
+    };
+    let backend = open_backend(&place, &recovered)?;
     let log = check(&backend, recovered)?;
     let stores = recovery::restore(&backend, &options.recovery).map_err(Error::Recovery)?;
     let snap_identity = quorate_snap::Identity {
@@ -224,8 +317,94 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
         snapshotter,
         is_new: !has_log,
         wal_dir,
+        place,
         lock,
     })
+}
+
+/// Where the database of a received snapshot goes.
+#[derive(Clone)]
+pub struct Place {
+    /// Where the files are.
+    pub disk: Arc<dyn Disk>,
+    /// The directory of snapshots and of the database.
+    pub snap_dir: PathBuf,
+    /// The database's path in it.
+    pub backend_path: PathBuf,
+    /// Of the database.
+    pub options: quorate_backend::Options,
+}
+
+impl Place {
+    /// Puts the image of a snapshot in the place of the database and opens it.
+    ///
+    /// # Errors
+    /// As [`install_image`].
+    pub fn install(&self, index: u64) -> Result<Backend, ImageError> {
+        install_image(&self.disk, &self.snap_dir, index, self.options)
+    }
+}
+
+/// Opens the database. One that is behind a snapshot from the leader gives way to its image: the member ended before that
+/// was done. Images that nobody needs are removed.
+fn open_backend(place: &Place, recovered: &Recovered) -> Result<Backend, Error> {
+    let mut backend = Backend::open(place.disk.clone(), &place.backend_path, place.options)
+        .map_err(Error::Backend)?;
+    let mark = recovered.snapshot.unwrap_or_default().index;
+    let image = place.snap_dir.join(image_file(mark));
+    if backend.durable().index < mark && exists(&place.disk, &image)? {
+        drop(backend);
+        backend = place.install(mark).map_err(Error::Install)?;
+    }
+    let io = |source| Error::Io {
+        path: place.snap_dir.clone(),
+        source,
+    };
+    for name in place.disk.read_dir(&place.snap_dir).map_err(io)? {
+        let text = name.to_string_lossy();
+        if text.ends_with(IMAGE_END) || text == UNFINISHED_FILE {
+            place
+                .disk
+                .remove_file(&place.snap_dir.join(&name))
+                .map_err(io)?;
+        }
+    }
+    Ok(backend)
+}
+
+/// Where an image's database is in the log.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ImagePosition {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    pub(crate) conf_state: ConfState,
+}
+
+/// Reads where an image is in the log, without looking at the rest.
+///
+/// # Errors
+/// When it is no image, is damaged or does not say.
+pub(crate) fn image_position(disk: &dyn Disk, path: &Path) -> Result<ImagePosition, String> {
+    let image = ImageReader::open(disk, path).map_err(|e| e.to_string())?;
+    let (mut index, mut term, mut conf_state) = (None, None, None);
+    for row in image.rows(Table::Meta.name().as_bytes()) {
+        let (key, value) = row.map_err(|e| e.to_string())?;
+        let number = || <[u8; 8]>::try_from(&value[..]).ok().map(u64::from_be_bytes);
+        match &key[..] {
+            quorate_backend::CONSISTENT_INDEX_KEY => index = number(),
+            quorate_backend::TERM_KEY => term = number(),
+            CONF_STATE_KEY => conf_state = parse_conf_state(&value).ok(),
+            _ => {}
+        }
+    }
+    match (index, term, conf_state) {
+        (Some(index), Some(term), Some(conf_state)) => Ok(ImagePosition {
+            index,
+            term,
+            conf_state,
+        }),
+        _ => Err("the image does not say where it is in the log".to_owned()),
+    }
 }
 
 /// Makes a directory and its name durable, those above it too: a log in a directory that a crash takes away is lost.
@@ -265,27 +444,24 @@ fn lock(disk: &Arc<dyn Disk>, path: &Path, data_dir: &Path) -> Result<Box<dyn Fi
     }
 }
 
-/// Opens an existing log. One without any entry was created by a start that ended before founding the cluster, which is
-/// done now.
+/// Opens an existing log. One without any entry is that of a member that has joined and has heard nothing yet, or was
+/// made by a start that ended before it founded the cluster, which is done now: the ids tell which.
 fn reopen(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Wal, Recovered), Error> {
     let (mut wal, mut recovered) =
         Wal::open(disk.clone(), dir, options.wal.clone()).map_err(Error::Wal)?;
-    if recovered.entries.is_empty() && recovered.snapshot.is_none() {
+    let is_empty = recovered.entries.is_empty() && recovered.snapshot.is_none();
+    if is_empty
+        && recovered.hard_state == HardState::default()
+        && options.start.identity() == Some(recovered.identity)
+    {
         write_founding(&mut wal, &mut recovered, options)?;
     }
     Ok((wal, recovered))
 }
 
-/// Writes the log of a new cluster of one: its identity and the entry that adds its only member, committed.
-///
-/// Source: etcd v3.7.1 server/etcdserver/bootstrap.go, raft v3.7.0 bootstrap.go.
+/// Makes the log of a member without data.
 fn found(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Wal, Recovered), Error> {
-    let id = member_id(&options.peer_urls, &options.cluster_token, None);
-    let cluster = cluster_id(&[id]);
-    let identity = Identity {
-        cluster_id: cluster.0,
-        member_id: id.0,
-    };
+    let identity = options.start.identity().ok_or(Error::NothingToStart)?;
     let mut wal =
         Wal::create(disk.clone(), dir, identity, options.wal.clone()).map_err(Error::Wal)?;
     let mut recovered = Recovered {
@@ -299,34 +475,36 @@ fn found(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Wal, Re
     Ok((wal, recovered))
 }
 
+/// Writes the head of a new cluster's log: the entries that add its members, committed. The same on every founder.
+///
+/// Source: etcd v3.7.1 server/etcdserver/bootstrap.go, raft v3.7.0 bootstrap.go.
 fn write_founding(
     wal: &mut Wal,
     recovered: &mut Recovered,
     options: &Options,
 ) -> Result<(), Error> {
-    let id = recovered.identity.member_id;
-    let member = ClusterMember {
-        id,
-        peer_urls: options.peer_urls.clone(),
-        name: options.name.clone(),
-        ..ClusterMember::default()
+    let Start::Found { members, .. } = &options.start else {
+        return Ok(());
     };
-    let change = ConfChange {
-        id: None,
-        r#type: Some(ConfChangeType::ConfChangeAddNode.into()),
-        node_id: Some(id),
-        context: Some(Cluster::founding_context(&member)),
+    let entry = |(index, member): (u64, &ClusterMember)| {
+        let change = ConfChange {
+            id: None,
+            r#type: Some(ConfChangeType::ConfChangeAddNode.into()),
+            node_id: Some(member.id),
+            context: Some(Cluster::founding_context(member)),
+        };
+        Entry {
+            term: FOUNDING_TERM,
+            index,
+            kind: CONF_CHANGE,
+            data: change.encode_to_vec().into(),
+        }
     };
-    recovered.entries = vec![Entry {
-        term: FOUNDING_TERM,
-        index: 1,
-        kind: CONF_CHANGE,
-        data: change.encode_to_vec().into(),
-    }];
+    recovered.entries = (1..).zip(members).map(entry).collect();
     recovered.hard_state = HardState {
         term: FOUNDING_TERM,
         vote: 0,
-        commit: 1,
+        commit: members.len() as u64,
     };
     let batch = Batch {
         ticket: 0,

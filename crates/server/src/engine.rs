@@ -7,12 +7,20 @@ use quorate_wal::Synced;
 use quorate_rpc::Clock;
 
 use crate::config::GoDuration;
+use crate::installer::Installer;
 use crate::log_writer::{Here, LogOrder};
-use crate::queue::{Event, Queue};
+use crate::peers::Links;
+use crate::queue::{Event, Queue, Taken};
 use crate::workers::{BackendOrder, Chore, Workers};
 
 /// Ticks made up for at most after a pause; more would only fire time-outs in a burst.
 const MAX_LATE_TICKS: u32 = 10;
+
+/// How long a member that stops waits for another to lead.
+const TRANSFER_MS: u64 = 2_000;
+/// How long a removed member lives on, so that others hear that it knows. Source: etcd v3.7.1 server.go
+/// removeMember, one second.
+const REMOVAL_DELAY_MS: u64 = 1_000;
 
 /// The engine with all its ends.
 pub(crate) struct Engine<O> {
@@ -22,6 +30,11 @@ pub(crate) struct Engine<O> {
     pub(crate) outlet: O,
     pub(crate) tick: Duration,
     pub(crate) clock: Clock,
+    /// The links to other members.
+    pub(crate) links: Links,
+    pub(crate) installer: Installer,
+    /// When this member applied its own removal.
+    pub(crate) removed_ms: Option<u64>,
     /// Called once when the member has published itself.
     pub(crate) on_ready: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -31,6 +44,8 @@ pub(crate) struct Engine<O> {
 pub(crate) enum Ended {
     /// It was asked to.
     Stopped,
+    /// This member was removed from the cluster.
+    Removed,
     /// Something failed for good.
     Fatal(String),
 }
@@ -41,39 +56,43 @@ impl<O: Outlet> Engine<O> {
     /// # Durability
     /// When it returns [`Ended::Stopped`], everything applied has been flushed.
     pub(crate) fn run(mut self) -> Ended {
-        let (mut submissions, mut events) = (Vec::new(), Vec::new());
+        let mut taken = Taken::default();
         let mut next_tick = Instant::now() + self.tick;
-        let mut ended_early = self.perform_all();
-        let ended = loop {
-            if let Some(ended) = ended_early.take() {
-                break ended;
+        let mut stopping = Stopping::default();
+        let mut ended = self.perform_all();
+        loop {
+            if let Some(ended) = ended.take() {
+                return self.end(ended);
             }
-            self.queue.take(next_tick, &mut submissions, &mut events);
+            self.queue.take(next_tick, &mut taken);
             self.member.handle_time(self.clock.now_ms());
-            let mut ended = None;
-            for event in events.drain(..) {
+            for event in taken.events.drain(..) {
                 // What cannot go on outweighs a wish to stop: its exit code tells of it.
-                ended = match (ended, self.handle(event)) {
+                ended = match (ended, self.handle(event, &mut stopping)) {
                     (Some(Ended::Fatal(why)), _) => Some(Ended::Fatal(why)),
                     (before, None) => before,
                     (_, now) => now,
                 };
             }
-            if !submissions.is_empty() {
-                let capacity = submissions.capacity();
+            if !taken.messages.is_empty() {
                 self.member
-                    .handle_submissions(std::mem::take(&mut submissions));
-                submissions.reserve(capacity.min(1_024));
+                    .handle_messages(std::mem::take(&mut taken.messages));
+            }
+            if !taken.submissions.is_empty() {
+                let capacity = taken.submissions.capacity();
+                self.member
+                    .handle_submissions(std::mem::take(&mut taken.submissions));
+                taken.submissions.reserve(capacity.min(1_024));
             }
             self.tick_when_due(&mut next_tick);
-            if let Some(ended) = ended.or_else(|| self.perform_all()) {
-                break ended;
-            }
-        };
-        self.end(ended)
+            ended = ended
+                .or_else(|| self.perform_all())
+                .or_else(|| stopping.is_over(&self.member, self.clock.now_ms()))
+                .or_else(|| self.is_removed().then_some(Ended::Removed));
+        }
     }
 
-    fn handle(&mut self, event: Event) -> Option<Ended> {
+    fn handle(&mut self, event: Event, stopping: &mut Stopping) -> Option<Ended> {
         match event {
             Event::Synced(synced) => {
                 self.workers.log.handle_synced(&synced);
@@ -82,16 +101,37 @@ impl<O: Outlet> Engine<O> {
             Event::Flushed => self.member.handle_flushed(),
             Event::Compacted => self.member.handle_compacted(),
             Event::SnapshotSaved { index, term } => self.member.handle_snapshot_saved(index, term),
+            Event::PeerSnapshot(message) => self.member.handle_messages(vec![*message]),
+            Event::SnapshotSent { id, ok } => {
+                self.links.states.drop_for(id);
+                self.member.handle_snapshot_sent(id, ok);
+            }
+            Event::Unreachable(id) => self.member.handle_unreachable(id),
+            Event::MemberVersions(versions) => self.member.handle_member_versions(&versions),
+            Event::Installed(stores) => {
+                let old = self.member.handle_installed(*stores);
+                self.installer.close(old);
+            }
+            Event::Removed => return Some(Ended::Removed),
             Event::Fatal(why) => return Some(Ended::Fatal(why)),
-            Event::Stop => return Some(Ended::Stopped),
+            Event::Stop => return stopping.begin(&mut self.member, self.clock.now_ms()),
         }
         None
+    }
+
+    fn is_removed(&self) -> bool {
+        let since = self.removed_ms;
+        since.is_some_and(|ms| self.clock.now_ms() >= ms + REMOVAL_DELAY_MS)
     }
 
     fn tick_when_due(&mut self, next_tick: &mut Instant) {
         let now = Instant::now();
         let mut late = 0;
         while now >= *next_tick {
+            if late == 0 {
+                let links = self.links.ages();
+                self.member.set_links(links);
+            }
             self.member.handle_tick(self.clock.now_ms());
             *next_tick += self.tick;
             late += 1;
@@ -138,7 +178,8 @@ impl<O: Outlet> Engine<O> {
         }
     }
 
-    fn perform(&mut self, actions: Actions) {
+    fn perform(&mut self, mut actions: Actions) {
+        self.links.perform(&mut actions);
         // A thread that has gone told why in a fatal event, which ends the loop in its next turn.
         if !actions.persist.is_empty() {
             self.workers.log.send(LogOrder::Append(actions.persist));
@@ -161,8 +202,17 @@ impl<O: Outlet> Engine<O> {
         if let Some(index) = actions.release_log {
             self.workers.log.send(LogOrder::Release(index));
         }
+        if let Some(install) = actions.install {
+            self.installer.install(install.index);
+        }
+        for index in actions.unused_images {
+            self.installer.forget(index);
+        }
         for notice in &actions.notices {
             tell(notice);
+        }
+        if actions.removed {
+            self.removed_ms = self.removed_ms.or(Some(self.clock.now_ms()));
         }
         if actions.ready
             && let Some(ready) = self.on_ready.take()
@@ -174,6 +224,7 @@ impl<O: Outlet> Engine<O> {
     fn end(mut self, ended: Ended) -> Ended {
         self.member.stop();
         self.perform_all();
+        self.links.transport.stop();
         let backend = self.member.stores().backend.clone();
         self.workers.join();
         if ended == Ended::Stopped
@@ -183,6 +234,31 @@ impl<O: Outlet> Engine<O> {
             return Ended::Fatal(format!("cannot flush the backend at the end: {e}"));
         }
         ended
+    }
+}
+
+/// A stop under way: leadership moves first, when there is somebody to take it.
+#[derive(Default)]
+struct Stopping {
+    ends_ms: Option<u64>,
+}
+
+impl Stopping {
+    fn begin(&mut self, member: &mut Member, now_ms: u64) -> Option<Ended> {
+        if self.ends_ms.is_some() {
+            return Some(Ended::Stopped);
+        }
+        let Some(to) = member.transfer_leadership_for_stop() else {
+            return Some(Ended::Stopped);
+        };
+        tracing::info!(transferee_member_id = %to, "leadership transfer starting");
+        self.ends_ms = Some(now_ms + TRANSFER_MS);
+        None
+    }
+
+    fn is_over(&self, member: &Member, now_ms: u64) -> Option<Ended> {
+        let ends_ms = self.ends_ms?;
+        (!member.leads() || now_ms >= ends_ms).then_some(Ended::Stopped)
     }
 }
 

@@ -9,18 +9,24 @@
 //! | `wal` | appends to the log and syncs, batch after batch; a lone small append the engine does itself |
 //! | `backend` | flushes to the database, steps of compaction |
 //! | `chores` | snapshot files, next log segments |
+//! | `peers` | links to other members, and what they ask |
+//! | `snapshot`, `install`, `close` | come and go with snapshots received from the leader |
 //! | `conn-N` | connections: framing, decoding, reads, watches, encoding |
 //! | `log` | writes log lines |
 //! | `signals` | waits for SIGTERM and SIGINT |
 
 pub mod bootstrap;
+mod calls;
 pub mod config;
 mod engine;
+mod installer;
+mod join;
 pub mod log;
 mod log_writer;
 mod metrics;
 mod no_sync;
 mod observe;
+mod peers;
 mod queue;
 pub mod recovery;
 mod run;

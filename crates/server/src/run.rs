@@ -9,15 +9,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_core::{Handles, Member};
 use quorate_disk::{Disk, RealDisk};
-use quorate_rpc::{Clock, FrontDoor, Mailboxes, Registry, ServiceOptions, Services, Stop};
+use quorate_proto::etcdserverpb as pb;
+use quorate_rpc::{
+    Clock, FrontDoor, Leader, LeaderLink, Mailboxes, Registry, ServiceOptions, Services, Stop,
+};
 
-use crate::bootstrap::{self, Opened};
+use crate::bootstrap::{self, Opened, Start};
+use crate::calls::{Calls, Switch};
 use crate::config::{AuthToken, AutoCompaction, Config, Gate, Url};
 use crate::engine::{Ended, Engine};
+use crate::installer::Installer;
+use crate::join;
 use crate::log::Logger;
 use crate::metrics::{MeteredDisk, Metrics};
 use crate::no_sync::NoSyncDisk;
 use crate::observe::{self, MetricsServer};
+use crate::peers::{self, Forward};
 use crate::queue::{Event, Queue};
 use crate::recovery;
 use crate::version;
@@ -69,6 +76,7 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
     }
     let listeners = listen(&config.listen_client_urls)?;
     let metrics_listeners = listen(&config.listen_metrics_urls)?;
+    let peer_listeners = listen(&config.listen_peer_urls)?;
     let disk: Arc<dyn Disk> = if config.unsafe_no_fsync {
         Arc::new(NoSyncDisk)
     } else {
@@ -76,7 +84,7 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
     };
     let metrics = Metrics::new();
     let disk: Arc<dyn Disk> = Arc::new(MeteredDisk::new(disk, metrics.clone(), config.wal_dir()));
-    let opened = open(config, &disk)?;
+    let (opened, recovery, remotes) = open(config, &disk)?;
     logger.write(&config.start_line(!opened.is_new));
     let clock = Clock::start();
     let (turns, wait) = channel();
@@ -85,8 +93,24 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
     // One more than connections have, for the metrics listeners.
     let mailboxes = Mailboxes::new(threads + 1);
     let queue = Queue::default();
-    let (handles, engine) =
-        start_engine(config, opened, clock, &queue, &metrics, &mailboxes, &turns)?;
+    let Started {
+        handles,
+        leader,
+        engine,
+    } = start_engine(
+        config,
+        opened,
+        clock,
+        &queue,
+        &metrics,
+        &mailboxes,
+        &turns,
+        Others {
+            listeners: peer_listeners,
+            recovery,
+            remotes,
+        },
+    )?;
     let registry = observe::registry(config, logger, &metrics, &handles, threads + 1);
     let registry = Arc::new(registry);
     let metrics_server = MetricsServer::start(
@@ -103,7 +127,7 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
     let door = FrontDoor::new(listeners, &options, clock, &registry)
         .map_err(|e| format!("cannot serve clients: {e}"))?;
     let ended = serve(
-        config, &wait, door, &handles, &mailboxes, &registry, clock, &queue,
+        config, &wait, door, &handles, &mailboxes, &registry, clock, &queue, &leader,
     );
     if let Some(server) = metrics_server {
         server.close();
@@ -128,6 +152,7 @@ fn serve(
     registry: &Arc<Registry>,
     clock: Clock,
     queue: &Queue,
+    leader: &Arc<dyn Leader>,
 ) -> ExitCode {
     let mut door = Some(door);
     let mut serving = None;
@@ -136,7 +161,9 @@ fn serve(
             Ok(Turn::Ready) => {
                 tracing::info!("ready to serve client requests");
                 if let Some(door) = door.take() {
-                    serving = Some(open_door(config, door, handles, mailboxes, registry, clock));
+                    serving = Some(open_door(
+                        config, door, handles, mailboxes, registry, clock, leader,
+                    ));
                 }
             }
             Ok(Turn::Signal(name)) => {
@@ -147,6 +174,14 @@ fn serve(
                 queue.push(Event::Stop);
             }
             Ok(Turn::EngineEnded(Ended::Stopped)) => return ExitCode::SUCCESS,
+            Ok(Turn::EngineEnded(Ended::Removed)) => {
+                tracing::error!(
+                    data_dir = %config.data_dir.display(),
+                    "server error: the member has been permanently removed from the cluster"
+                );
+                tracing::warn!("data-dir used by this member must be removed");
+                return ExitCode::SUCCESS;
+            }
             Ok(Turn::EngineEnded(Ended::Fatal(why))) => {
                 // Nothing is acknowledged any more; waiting for callers would only delay the restart that recovers.
                 tracing::error!(error = %why, "the member cannot go on");
@@ -180,9 +215,13 @@ fn open_door(
     mailboxes: &Mailboxes,
     registry: &Arc<Registry>,
     clock: Clock,
+    leader: &Arc<dyn Leader>,
 ) -> Serving {
     let FrontDoor { workers, stop } = door;
-    let options = service_options(config);
+    let options = ServiceOptions {
+        leader: LeaderLink(Some(leader.clone())),
+        ..service_options(config)
+    };
     let mut threads = Vec::new();
     for worker in workers {
         let index = worker.index();
@@ -226,29 +265,26 @@ fn listen(urls: &[Url]) -> Result<Vec<TcpListener>, String> {
     urls.iter().map(bind).collect()
 }
 
-fn open(config: &Config, disk: &Arc<dyn Disk>) -> Result<Opened, String> {
+/// Opens the data, and says what restoring took and whom a member that joins may ask.
+fn open(
+    config: &Config,
+    disk: &Arc<dyn Disk>,
+) -> Result<(Opened, recovery::Options, Vec<pb::Member>), String> {
     // A member that has data ignores what a new cluster would begin with, as etcd does.
     let wal_dir = config.wal_dir();
     let has_log = quorate_wal::Wal::exists(disk.as_ref(), &wal_dir).unwrap_or(false);
-    let (peer_urls, token) = if has_log {
-        (
-            config.initial_advertise_peer_urls.clone(),
-            config.initial_cluster_token.clone(),
-        )
-    } else {
-        let bootstrap = config.bootstrap().map_err(|e| e.to_string())?;
-        (bootstrap.peer_urls, bootstrap.token)
+    let start = match config.bootstrap() {
+        Ok(initial) if has_log && initial.joins => Start::Restart,
+        Ok(initial) if has_log => join::found(config, &initial),
+        Ok(initial) => join::start(config, &initial)?,
+        Err(_) if has_log => Start::Restart,
+        Err(e) => return Err(e.to_string()),
     };
     let election_ms = ms(config.election_timeout());
     let options = bootstrap::Options {
         data_dir: config.data_dir.clone(),
         wal_dir: config.wal_dir.clone(),
-        peer_urls: peer_urls
-            .iter()
-            .map(|url| url.as_str().to_owned())
-            .collect(),
-        name: config.name.clone(),
-        cluster_token: token,
+        start,
         wal: quorate_wal::Options::default(),
         backend: quorate_backend::Options::default(),
         recovery: recovery::Options {
@@ -278,7 +314,12 @@ fn open(config: &Config, disk: &Arc<dyn Disk>) -> Result<Opened, String> {
             max_learners: config.max_learners,
         },
     };
-    bootstrap::open(disk, &options).map_err(|e| e.to_string())
+    let opened = bootstrap::open(disk, &options).map_err(|e| e.to_string())?;
+    let remotes = match options.start {
+        Start::Join { members, .. } => members,
+        Start::Restart | Start::Found { .. } => Vec::new(),
+    };
+    Ok((opened, options.recovery, remotes))
 }
 
 /// The smallest time to live. Source: etcd v3.7.1 server.go, minTTL: three halves of the election time-out, rounded up.
@@ -328,6 +369,26 @@ fn member_config(config: &Config, opened: &Opened) -> quorate_core::Config {
     }
 }
 
+/// What the links to other members are made of.
+struct Others {
+    listeners: Vec<TcpListener>,
+    recovery: recovery::Options,
+    /// Members of the cluster that this one joins.
+    remotes: Vec<pb::Member>,
+}
+
+/// A running engine.
+struct Started {
+    handles: Handles,
+    leader: Arc<dyn Leader>,
+    engine: JoinHandle<()>,
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    clippy::too_many_lines,
+    reason = "the ends of everything that the engine is connected to, each used once"
+)]
 fn start_engine(
     config: &Config,
     opened: Opened,
@@ -336,8 +397,10 @@ fn start_engine(
     metrics: &Metrics,
     mailboxes: &Mailboxes,
     turns: &Sender<Turn>,
-) -> Result<(Handles, JoinHandle<()>), String> {
+    others: Others,
+) -> Result<Started, String> {
     let member_config = member_config(config, &opened);
+    let is_new = opened.is_new;
     let Opened {
         member_id,
         cluster_id,
@@ -346,6 +409,7 @@ fn start_engine(
         stores,
         snapshotter,
         wal_dir,
+        place,
         lock,
         ..
     } = opened;
@@ -376,14 +440,41 @@ fn start_engine(
     };
     let workers = Workers::start(wal, snapshotter, queue, metrics, &options)
         .map_err(|e| format!("cannot start a thread: {e}"))?;
+    let installer = Installer {
+        place: Arc::new(place),
+        recovery: Arc::new(others.recovery),
+        queue: queue.clone(),
+    };
+    let calls = Calls::new(queue.clone());
+    let links = peers::start(peers::Start {
+        config,
+        handles: &handles,
+        calls: &calls,
+        installer: &installer,
+        queue,
+        clock,
+        listeners: others.listeners,
+        remotes: &others.remotes,
+        is_new,
+    })?;
+    let leader: Arc<dyn Leader> = Arc::new(Forward {
+        transport: links.transport.clone(),
+        view: handles.view.clone(),
+    });
     let ready = turns.clone();
     let engine = Engine {
         member,
         queue: queue.clone(),
         workers,
-        outlet: mailboxes.clone(),
+        outlet: Switch {
+            door: mailboxes.clone(),
+            calls,
+        },
         tick,
         clock,
+        links,
+        installer,
+        removed_ms: None,
         on_ready: Some(Box::new(move || {
             let _ = ready.send(Turn::Ready);
         })),
@@ -397,11 +488,15 @@ fn start_engine(
             let _ = ended.send(Turn::EngineEnded(outcome));
         })
         .map_err(|e| format!("cannot start a thread: {e}"))?;
-    Ok((handles, thread))
+    Ok(Started {
+        handles,
+        leader,
+        engine: thread,
+    })
 }
 
 /// Whole milliseconds of a duration.
-fn ms(duration: Duration) -> u64 {
+pub(crate) fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -465,6 +560,7 @@ fn service_options(config: &Config) -> ServiceOptions {
         server_version: version::ETCD_VERSION.to_owned(),
         watch_progress_interval_ms: ms(config.watch_progress_notify_interval),
         seed: u64::from(unix.subsec_nanos()) ^ unix.as_secs(),
+        ..ServiceOptions::default()
     }
 }
 

@@ -18,6 +18,18 @@ pub const GIT_SHA: &str = match option_env!("QUORATE_GIT_SHA") {
     None => "Not provided",
 };
 
+/// The first two numbers of [`ETCD_VERSION`].
+pub const MAJOR_MINOR: (u32, u32) = (3, 7);
+
+/// Reads the first two numbers of `X.Y.Z`; `None` for anything else.
+pub fn major_minor(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.splitn(3, '.');
+    let major = numbers.next()?.parse().ok()?;
+    let minor = numbers.next()?.parse().ok()?;
+    numbers.next()?;
+    Some((major, minor))
+}
+
 /// Returns the operating system by its Go name.
 pub fn os() -> &'static str {
     match std::env::consts::OS {

@@ -22,6 +22,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::clock::Clock;
 use crate::engine::{Engine, Mailboxes, Wait};
+use crate::leader::LeaderLink;
 use crate::metadata::Metadata;
 use crate::metrics::{Registry, ThreadMetrics};
 use crate::status::Status;
@@ -45,6 +46,10 @@ const TOKEN_SWEEP_MS: u64 = 1_000;
 /// Source: etcd v3.7.1 server/etcdserver/api/v3rpc/interceptor.go `maxNoLeaderCnt`.
 const NO_LEADER_MAX: u32 = 3;
 
+/// How long a request waits until what is committed is applied. Source: etcd v3.7.1 server.go applyTimeout.
+const CATCH_UP_MS: u64 = 1_000;
+const CATCH_UP_LOOK: Duration = Duration::from_millis(5);
+
 /// How often an unconfirmed log index is looked at while a token waits for it.
 const TOKEN_WAIT: Duration = Duration::from_millis(5);
 const TOKEN_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -66,6 +71,8 @@ pub struct ServiceOptions {
     pub watch_progress_interval_ms: u64,
     /// What the watch hubs draw their jitter from.
     pub seed: u64,
+    /// The way to the leader of a cluster.
+    pub leader: LeaderLink,
 }
 
 impl Default for ServiceOptions {
@@ -78,6 +85,7 @@ impl Default for ServiceOptions {
             server_version: "3.7.1".to_owned(),
             watch_progress_interval_ms: 10 * 60 * 1_000,
             seed: 0,
+            leader: LeaderLink::default(),
         }
     }
 }
@@ -417,6 +425,19 @@ impl Context {
             Outcome::ReadReady => Ok(()),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// Waits a while until what was committed when it was called is applied.
+    pub(crate) async fn catch_up(&self) -> Result<(), Status> {
+        let view = &self.handles.view;
+        let (committed, ends_ms) = (view.committed(), self.now_ms() + CATCH_UP_MS);
+        while view.applied() < committed {
+            if self.now_ms() >= ends_ms {
+                return Err(Status::TIMEOUT_WAIT_APPLIED_INDEX);
+            }
+            sleep(CATCH_UP_LOOK).await;
+        }
+        Ok(())
     }
 
     /// Moves everything that goes by time.

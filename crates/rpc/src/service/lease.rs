@@ -1,19 +1,24 @@
 //! The service `Lease`.
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_auth::{Operation, Stage};
-use quorate_core::{Applied, Outcome, Request, Submission};
-use quorate_proto::LeaseId;
+use quorate_core::{Applied, Error, Outcome, Request, Submission, Token};
 use quorate_proto::etcdserverpb as pb;
+use quorate_proto::{LeaseId, MemberId};
 
 use super::context::{Context, decode, decode_ref, unexpected};
 use super::kv::{lacks_space, mismatch, space_refusal};
+use crate::leader::{Asked, Leader, LeaseTime, Refused};
 use crate::message::Message;
 use crate::metadata::Metadata;
 use crate::metrics::StreamApi;
 use crate::seam::{Answer, Inbound, Outbound};
 use crate::status::{Code, Status};
+
+/// Pause between two questions of a leader that does not answer. Source: etcd v3.7.1 v3_server.go LeaseRenew.
+pub(super) const FORWARD_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn grant(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -> Answer {
     let request: pb::LeaseGrantRequest = match decode_ref(&body) {
@@ -88,14 +93,7 @@ pub(super) async fn keep_alive(
                 .await?;
             context.auth().recheck(&identity)?;
         }
-        let ttl = match context
-            .engine
-            .submit(|token| Submission::LeaseRenew { token, id })
-            .await
-        {
-            Outcome::LeaseRenewed { ttl_s } => ttl_s,
-            other => return Err(unexpected(other)),
-        };
+        let ttl = renew(&context, id).await?;
         let response = pb::LeaseKeepAliveResponse {
             header: Some(header),
             id: id.0,
@@ -105,6 +103,83 @@ pub(super) async fn keep_alive(
         sent.map_err(|e| failed(true, e))?;
     }
     Ok(())
+}
+
+/// Asks here, and the leader when this is not it, until somebody knows or the time is over.
+///
+/// `ask` turns what the engine says into an answer, or into the leader to be asked with `forward`.
+/// Source: etcd v3.7.1 server/etcdserver/v3_server.go LeaseRenew, leaseTimeToLive.
+async fn of_leader<T>(
+    context: &Context,
+    ask: impl Fn(Token) -> Submission,
+    read: impl Fn(Outcome) -> Result<T, Outcome>,
+    forward: impl Fn(&dyn Leader, MemberId, Duration) -> Asked<T>,
+) -> Result<Result<T, Refused>, Status> {
+    let ends_ms = context.now_ms() + context.request_timeout_ms();
+    loop {
+        let leader = match read(context.engine.submit(&ask).await) {
+            Ok(answer) => return Ok(Ok(answer)),
+            Err(Outcome::Failed(Error::NotLeader { leader })) => leader,
+            Err(other) => return Err(unexpected(other)),
+        };
+        let left = Duration::from_millis(ends_ms.saturating_sub(context.now_ms()));
+        if left.is_zero() {
+            return Err(if leader.0 == 0 {
+                Status::NO_LEADER
+            } else {
+                Status::TIMEOUT
+            });
+        }
+        if let Some(link) = &context.options.leader.0
+            && leader.0 != 0
+            && leader != context.handles.view.member_id()
+        {
+            match forward(link.as_ref(), leader, left).await {
+                Err(Refused::Unavailable(_)) => {}
+                answer => return Ok(answer),
+            }
+        }
+        tokio::time::sleep(FORWARD_PAUSE).await;
+    }
+}
+
+/// Renews a lease wherever that can be done; 0 says that there is no such lease.
+async fn renew(context: &Context, id: LeaseId) -> Result<i64, Status> {
+    let renewed = of_leader(
+        context,
+        |token| Submission::LeaseRenew { token, id },
+        |outcome| match outcome {
+            Outcome::LeaseRenewed { ttl_s } => Ok(ttl_s),
+            other => Err(other),
+        },
+        |leader, to, left| leader.renew_lease(to, id, left),
+    );
+    // Anything else that the leader refuses was asked again already.
+    Ok(renewed.await?.unwrap_or(0))
+}
+
+async fn describe(context: &Context, id: LeaseId, keys: bool) -> Result<LeaseTime, Status> {
+    let described = of_leader(
+        context,
+        |token| Submission::LeaseTimeToLive { token, id, keys },
+        |outcome| match outcome {
+            Outcome::LeaseTimeToLive {
+                remaining_s,
+                granted_s,
+                keys,
+            } => Ok(LeaseTime {
+                remaining_s,
+                granted_s,
+                keys,
+            }),
+            other => Err(other),
+        },
+        |leader, to, left| leader.time_to_live(to, id, keys, left),
+    );
+    Ok(described.await?.unwrap_or(LeaseTime {
+        remaining_s: -1,
+        ..LeaseTime::default()
+    }))
 }
 
 pub(super) fn time_to_live(context: &Rc<Context>, metadata: Metadata, body: Bytes) -> Answer {
@@ -122,34 +197,22 @@ pub(super) fn time_to_live(context: &Rc<Context>, metadata: Metadata, body: Byte
         } else {
             context.gate(&identity, &operation)?;
         }
-        match context
-            .engine
-            .submit(|token| Submission::LeaseTimeToLive { token, id, keys })
-            .await
-        {
-            Outcome::LeaseTimeToLive {
-                remaining_s,
-                granted_s,
-                keys,
-            } => {
-                if request.keys {
-                    // The keys may be others than those that were judged above.
-                    let gate = |_| keys.clone();
-                    context
-                        .auth()
-                        .gate(&identity, Stage::Door, &operation, gate)?;
-                    context.auth().recheck(&identity)?;
-                }
-                Ok(Message::encode(&pb::LeaseTimeToLiveResponse {
-                    header: Some(context.header_now()),
-                    id: id.0,
-                    ttl: remaining_s,
-                    granted_ttl: granted_s,
-                    keys,
-                }))
-            }
-            other => Err(unexpected(other)),
+        let lease = describe(&context, id, keys).await?;
+        if keys {
+            // The keys may be others than those that were judged above.
+            let gate = |_| lease.keys.clone();
+            context
+                .auth()
+                .gate(&identity, Stage::Door, &operation, gate)?;
+            context.auth().recheck(&identity)?;
         }
+        Ok(Message::encode(&pb::LeaseTimeToLiveResponse {
+            header: Some(context.header_now()),
+            id: id.0,
+            ttl: lease.remaining_s,
+            granted_ttl: lease.granted_s,
+            keys: lease.keys,
+        }))
     })
 }
 

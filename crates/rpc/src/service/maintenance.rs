@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_auth::Operation;
-use quorate_core::{Applied, DEFAULT_QUOTA_BYTES, Outcome, Request, Submission};
+use quorate_core::{Applied, DEFAULT_QUOTA_BYTES, DowngradeAction, Outcome, Request, Submission};
 use quorate_proto::MemberId;
 use quorate_proto::etcdserverpb as pb;
 
@@ -14,7 +14,7 @@ use crate::beside::hash_beside;
 use crate::message::Message;
 use crate::metadata::Metadata;
 use crate::seam::Answer;
-use crate::status::Status;
+use crate::status::{Code, Status};
 
 pub(super) fn alarm(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -> Answer {
     let request: pb::AlarmRequest = match decode(body.clone()) {
@@ -75,7 +75,13 @@ fn status_of(context: &Context) -> pb::StatusResponse {
         } else {
             quota
         },
-        downgrade_info: Some(pb::DowngradeInfo::default()),
+        downgrade_info: Some(match view.downgrade_target() {
+            None => pb::DowngradeInfo::default(),
+            Some(target) => pb::DowngradeInfo {
+                enabled: true,
+                target_version: target.to_string(),
+            },
+        }),
     }
 }
 
@@ -154,4 +160,41 @@ pub(super) fn move_leader(context: &Rc<Context>, metadata: &Metadata, body: Byte
             other => Err(unexpected(other)),
         }
     })
+}
+
+pub(super) fn downgrade(context: &Rc<Context>, metadata: Metadata, body: Bytes) -> Answer {
+    use pb::downgrade_request::DowngradeAction as Wire;
+    let request: pb::DowngradeRequest = match decode(body) {
+        Ok(request) => request,
+        Err(status) => return Answer::Now(Err(status)),
+    };
+    let context = context.clone();
+    Answer::later(async move {
+        let identity = context.identity(&metadata).await?;
+        context.gate(&identity, &Operation::Maintenance)?;
+        let action = match Wire::try_from(request.action) {
+            Ok(Wire::Validate) => DowngradeAction::Validate,
+            Ok(Wire::Enable) => DowngradeAction::Enable,
+            Ok(Wire::Cancel) => DowngradeAction::Cancel,
+            Err(_) => return Err(Status::new(Code::Unknown, "etcdserver: unknown method")),
+        };
+        let before = context.handles.view.cluster_version();
+        let submit = |token| Submission::Downgrade {
+            token,
+            action,
+            version: request.version,
+        };
+        match context.engine.submit(submit).await {
+            Outcome::Done => Ok(Message::encode(&pb::DowngradeResponse {
+                header: Some(context.header_now()),
+                version: short(&before),
+            })),
+            other => Err(unexpected(other)),
+        }
+    })
+}
+
+/// Cuts a version down to its first two numbers.
+fn short(version: &str) -> String {
+    version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
 }

@@ -7,13 +7,15 @@ use super::error::Error;
 use super::member_config::Config;
 use super::url::{self, Url};
 
-/// A new cluster, which is this member alone.
+/// The members that a member without data is told to begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bootstrap {
-    /// Its peer URLs, sorted, of which the ids are made.
-    pub peer_urls: Vec<Url>,
+    /// Peer URLs of every member by its name, sorted; this member's name is among them.
+    pub members: BTreeMap<String, Vec<Url>>,
     /// The text mixed into the ids.
     pub token: String,
+    /// Whether they run already and this member joins them.
+    pub joins: bool,
 }
 
 impl Config {
@@ -22,19 +24,11 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Lists that do not parse, that lack this member or contradict its advertised URLs, in etcd's words; clusters of
-    /// more members and joining one, which are not built.
+    /// Lists that do not parse, that lack this member or contradict its advertised URLs, in etcd's words.
     ///
-    /// Source: etcd v3.7.1 server/config/config.go `VerifyBootstrap`. Differs from etcd: host names are resolved once,
-    /// and not for 30 seconds.
+    /// Source: etcd v3.7.1 server/config/config.go `VerifyBootstrap`, `VerifyJoinExisting`. Differs from etcd: host
+    /// names are resolved once, and not for 30 seconds.
     pub fn bootstrap(&self) -> Result<Bootstrap, Error> {
-        if self.joins_existing_cluster {
-            return Err(Error::NotBuilt {
-                flag: "--initial-cluster-state".to_owned(),
-                value: "existing".to_owned(),
-                built: "new",
-            });
-        }
         let members = parse_members(&self.initial_cluster).map_err(|error| {
             Error::Invalid(format!("error setting up initial cluster: {error}"))
         })?;
@@ -44,7 +38,9 @@ impl Config {
                 self.name
             )));
         };
-        self.check_advertised(urls)?;
+        if !self.joins_existing_cluster {
+            self.check_advertised(urls)?;
+        }
         let mut seen: Vec<&Url> = members.values().flatten().collect();
         seen.sort();
         if seen.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -53,16 +49,10 @@ impl Config {
                 print(&members)
             )));
         }
-        if members.len() > 1 {
-            return Err(Error::NotBuilt {
-                flag: "--initial-cluster".to_owned(),
-                value: self.initial_cluster.clone(),
-                built: "a cluster of this member alone",
-            });
-        }
         Ok(Bootstrap {
-            peer_urls: urls.clone(),
+            members,
             token: self.initial_cluster_token.clone(),
+            joins: self.joins_existing_cluster,
         })
     }
 
@@ -101,7 +91,10 @@ impl Config {
 }
 
 /// Compares sorted lists, by resolved addresses when the texts differ. Source: etcd v3.7.1 pkg/netutil/netutil.go.
-fn same_addresses(a: &[Url], b: &[Url]) -> Result<(), String> {
+///
+/// # Errors
+/// How they differ.
+pub(crate) fn same_addresses(a: &[Url], b: &[Url]) -> Result<(), String> {
     if a == b {
         return Ok(());
     }

@@ -36,16 +36,6 @@ pub(crate) fn check(flags: &FlagSet, notices: &mut Vec<Record>) -> Result<(), Er
             ),
         }
     }
-    if !flags.is_default("listen-peer-urls") {
-        notices.push(
-            Record::new(Level::Warn, "--listen-peer-urls has no effect")
-                .text("value", flags.value("listen-peer-urls").to_string())
-                .text(
-                    "reason",
-                    "other members are not served yet, so nothing listens there",
-                ),
-        );
-    }
     Ok(())
 }
 

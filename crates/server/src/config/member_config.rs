@@ -87,6 +87,10 @@ pub struct Config {
     pub auth_token_ttl: Duration,
     /// Time above which applying or reading is slow.
     pub warning_apply_duration: Duration,
+    /// Time between comparisons of all members' data; zero is never.
+    pub corrupt_check_time: Duration,
+    /// Time between comparisons of the members' hashes of compactions.
+    pub compact_hash_check_time: Duration,
     /// Time above which a call is slow.
     pub warning_unary_request_duration: Duration,
     /// How much is measured.
@@ -222,6 +226,8 @@ impl Config {
             bcrypt_cost: bcrypt_cost(flags).unwrap_or(BCRYPT_COST),
             auth_token_ttl: Duration::from_secs(flags.uint("auth-token-ttl")),
             warning_apply_duration: duration(flags, "warning-apply-duration"),
+            corrupt_check_time: duration(flags, "corrupt-check-time"),
+            compact_hash_check_time: duration(flags, "compact-hash-check-time"),
             warning_unary_request_duration: or_default(
                 "warning-unary-request-duration",
                 WARNING_UNARY_REQUEST,

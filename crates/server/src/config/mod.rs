@@ -32,6 +32,7 @@ mod validate;
 mod yaml;
 
 pub use bootstrap::Bootstrap;
+pub(crate) use bootstrap::same_addresses;
 pub use compaction::AutoCompaction;
 pub use error::Error;
 pub use feature_gates::{FeatureGates, Gate};

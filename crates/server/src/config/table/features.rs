@@ -2,13 +2,11 @@
 
 use super::{Effect, Flag, Kind, Yaml, flag};
 
-const NO_PEERS: &str = "it compares members, and there is only this one";
-
 #[rustfmt::skip]
 pub(super) const FLAGS: &[Flag] = &[
-    flag("corrupt-check-time", Kind::Duration, "0s", Effect::Accepted(NO_PEERS),
+    flag("corrupt-check-time", Kind::Duration, "0s", Effect::Built,
         "Time between comparisons of the members' data (0: never)."),
-    flag("compact-hash-check-time", Kind::Duration, "1m0s", Effect::Accepted(NO_PEERS),
+    flag("compact-hash-check-time", Kind::Duration, "1m0s", Effect::Built,
         "Time between comparisons of the members' hashes of compactions."),
     flag("compaction-batch-limit", Kind::Int, "0", Effect::Built,
         "Revisions removed in one step of a compaction (0: 1000)."),
@@ -23,7 +21,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("max-learners", Kind::Int, "1", Effect::Built,
         "Most learners among the members."),
     flag("downgrade-check-time", Kind::Duration, "5s",
-        Effect::Accepted("it concerns downgrades of a cluster, which are not built yet"),
+        Effect::Accepted("the leader looks whenever it asks for the members' versions"),
         "Time between looks at the state of a downgrade."),
 ];
 

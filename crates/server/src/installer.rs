@@ -1,0 +1,103 @@
+//! Threads for what comes with a received snapshot and takes its time: looking into its image, installing it, closing what it
+//! replaces.
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use quorate_core::{Stores, align_snapshot, image_file};
+use quorate_proto::raftpb::Message;
+
+use crate::bootstrap::{self, Place};
+use crate::queue::{Event, Queue};
+use crate::recovery;
+
+/// Does it beside the engine. Cheap to clone. The engine has at most one installation under way.
+#[derive(Clone)]
+pub(crate) struct Installer {
+    pub(crate) place: Arc<Place>,
+    pub(crate) recovery: Arc<recovery::Options>,
+    pub(crate) queue: Queue,
+}
+
+impl Installer {
+    /// Runs work on a thread of its own.
+    fn run(&self, name: &str, work: impl FnOnce(&Self) + Send + 'static) {
+        let this = self.clone();
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || work(&this));
+        if let Err(e) = thread {
+            self.queue
+                .push(Event::Fatal(format!("cannot start a thread: {e}")));
+        }
+    }
+
+    /// Brings a received snapshot in line with its image and hands it to the engine.
+    pub(crate) fn receive(&self, mut message: Message, image: PathBuf) {
+        self.run("snapshot", move |this| {
+            match this.align(&mut message, &image) {
+                Ok(()) => this.queue.push(Event::PeerSnapshot(Box::new(message))),
+                Err(why) => {
+                    tracing::warn!(error = %why, path = %image.display(), "refused a snapshot from the leader");
+                    // What stays is removed at the next start.
+                    let _ = this.place.disk.remove_file(&image);
+                }
+            }
+        });
+    }
+
+    fn align(&self, message: &mut Message, image: &Path) -> Result<(), String> {
+        let facts = bootstrap::image_position(self.place.disk.as_ref(), image)?;
+        if !align_snapshot(message, facts.index, facts.term, facts.conf_state) {
+            return Err("its image is older than the message says".to_owned());
+        }
+        let aligned = self.place.snap_dir.join(image_file(facts.index));
+        if aligned != image {
+            let io = |e: io::Error| e.to_string();
+            self.place.disk.rename(image, &aligned).map_err(io)?;
+            self.place.disk.sync_dir(&self.place.snap_dir).map_err(io)?;
+        }
+        Ok(())
+    }
+
+    /// Installs a snapshot's image and hands the restored stores to the engine.
+    pub(crate) fn install(&self, index: u64) {
+        self.run("install", move |this| {
+            tracing::info!(snapshot_index = index, "applying snapshot");
+            let restored = this
+                .place
+                .install(index)
+                .map_err(|e| e.to_string())
+                .and_then(|backend| {
+                    recovery::restore(&backend, &this.recovery).map_err(|e| e.to_string())
+                });
+            match restored {
+                Ok(stores) => {
+                    this.queue.push(Event::Installed(Box::new(stores)));
+                }
+                // The next start installs it, or says why it cannot.
+                Err(why) => this
+                    .queue
+                    .push(Event::Fatal(format!("cannot install a snapshot: {why}"))),
+            }
+        });
+    }
+
+    /// Removes the image of a snapshot that nobody needs.
+    pub(crate) fn forget(&self, index: u64) {
+        self.run("forget", move |this| this.remove(index));
+    }
+
+    fn remove(&self, index: u64) {
+        let path = self.place.snap_dir.join(image_file(index));
+        if let Err(e) = self.place.disk.remove_file(&path) {
+            tracing::warn!(error = %e, index, "cannot remove the image of a snapshot");
+        }
+    }
+
+    /// Closes stores that were replaced; readers that still hold them keep them open as long as they need.
+    pub(crate) fn close(&self, old: Stores) {
+        self.run("close", move |_| drop(old));
+    }
+}

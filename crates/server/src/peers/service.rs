@@ -1,0 +1,170 @@
+//! What other members ask of this one over HTTP.
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_auth::{AuthReader, Operation, Stage};
+use quorate_core::{Error, LiveStores, MemberChange, Outcome, Submission, View};
+use quorate_proto::etcdserverpb::Member;
+use quorate_proto::{LeaseId, MemberId};
+use quorate_rpc::Clock;
+use quorate_transport::{Answer, HashKv, Refusal, Service, TimeToLive, Versions};
+
+use crate::calls::Calls;
+use crate::version;
+
+/// How long a request waits until everything committed is applied. Source: etcd v3.7.1
+/// server/etcdserver/api/etcdhttp/peer.go, applyTimeout.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often that is looked at.
+const APPLY_LOOK: Duration = Duration::from_millis(5);
+
+/// Answers other members from the stores and the engine. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct PeerService {
+    pub(crate) calls: Calls,
+    pub(crate) view: Arc<View>,
+    pub(crate) live: LiveStores,
+    pub(crate) auth: AuthReader,
+    pub(crate) clock: Clock,
+}
+
+impl PeerService {
+    /// Waits until what was committed when it was called is applied.
+    async fn catch_up(&self) -> Result<(), Refusal> {
+        let committed = self.view.committed();
+        let look = async {
+            while self.view.applied() < committed {
+                tokio::time::sleep(APPLY_LOOK).await;
+            }
+        };
+        tokio::time::timeout(APPLY_TIMEOUT, look)
+            .await
+            .map_err(|_| Refusal::NotCaughtUp)
+    }
+
+    fn is_root(&self, token: Option<&str>) -> Result<(), quorate_auth::Error> {
+        let identity = self.auth.identity_of_token(token, self.clock.now_ms())?;
+        let none = |_| Vec::new();
+        self.auth
+            .gate(&identity, Stage::Door, &Operation::MemberChange, none)
+    }
+}
+
+/// Says in peers' terms why the engine refused something.
+fn refusal(outcome: Outcome) -> Refusal {
+    match outcome {
+        Outcome::Failed(Error::NotLeader { .. } | Error::NotPrimaryLessor) => Refusal::NotPrimary,
+        Outcome::Failed(Error::LearnerNotReady) => Refusal::LearnerNotReady,
+        Outcome::Failed(Error::Membership(quorate_core::ChangeError::NotLearner)) => {
+            Refusal::NotLearner
+        }
+        Outcome::Failed(Error::Membership(
+            quorate_core::ChangeError::IdNotFound | quorate_core::ChangeError::IdRemoved,
+        )) => Refusal::MemberNotFound,
+        Outcome::Failed(error) => Refusal::Other(error.to_string()),
+        other => Refusal::Other(format!("unexpected outcome {other:?}")),
+    }
+}
+
+impl Service for PeerService {
+    fn members(&self) -> Vec<Member> {
+        self.view.members().to_vec()
+    }
+
+    fn is_removed(&self, id: MemberId) -> bool {
+        self.view.is_removed(id)
+    }
+
+    fn versions(&self) -> Versions {
+        let known = |text: Arc<str>| (!text.is_empty()).then(|| text.to_string());
+        Versions {
+            server: version::ETCD_VERSION.to_owned(),
+            cluster: known(self.view.cluster_version()),
+            storage: known(self.view.storage_version()),
+        }
+    }
+
+    fn promote(&self, id: MemberId, token: Option<String>) -> Answer<Result<Vec<Member>, Refusal>> {
+        let this = self.clone();
+        Box::pin(async move {
+            this.catch_up().await?;
+            this.is_root(token.as_deref())
+                .map_err(|e| Refusal::Other(e.to_string()))?;
+            let change = MemberChange::Promote { id };
+            let ask = |token| Submission::ChangeMembers { token, change };
+            match this.calls.ask(ask).await {
+                Outcome::Members { members, .. } => Ok(members),
+                other => Err(refusal(other)),
+            }
+        })
+    }
+
+    fn hash_kv(&self, revision: i64) -> Answer<Result<HashKv, Refusal>> {
+        let reader = self.live.reader();
+        Box::pin(async move {
+            let hash = tokio::task::spawn_blocking(move || reader.hash_kv(revision)).await;
+            match hash {
+                Ok(Ok(hash)) => Ok(HashKv {
+                    revision: hash.revision,
+                    hash: hash.hash,
+                    compact_revision: hash.compact_revision,
+                    hash_revision: hash.hash_revision,
+                }),
+                Ok(Err(quorate_mvcc::Error::Compacted)) => Err(Refusal::Compacted),
+                Ok(Err(quorate_mvcc::Error::FutureRevision)) => Err(Refusal::FutureRevision),
+                Ok(Err(other)) => Err(Refusal::Other(other.to_string())),
+                Err(_) => Err(Refusal::Other("stopping".to_owned())),
+            }
+        })
+    }
+
+    fn renew_lease(&self, id: LeaseId) -> Answer<Result<i64, Refusal>> {
+        let this = self.clone();
+        Box::pin(async move {
+            this.catch_up().await?;
+            let ask = |token| Submission::LeaseRenew { token, id };
+            match this.calls.ask(ask).await {
+                Outcome::LeaseRenewed { ttl_s: 0 } => Err(Refusal::LeaseNotFound),
+                Outcome::LeaseRenewed { ttl_s } => Ok(ttl_s),
+                other => Err(refusal(other)),
+            }
+        })
+    }
+
+    fn time_to_live(&self, id: LeaseId, keys: bool) -> Answer<Result<TimeToLive, Refusal>> {
+        let this = self.clone();
+        Box::pin(async move {
+            this.catch_up().await?;
+            let ask = |token| Submission::LeaseTimeToLive { token, id, keys };
+            match this.calls.ask(ask).await {
+                Outcome::LeaseTimeToLive {
+                    remaining_s: -1, ..
+                } => Err(Refusal::LeaseNotFound),
+                Outcome::LeaseTimeToLive {
+                    remaining_s,
+                    granted_s,
+                    keys,
+                } => Ok(TimeToLive {
+                    ttl_s: remaining_s,
+                    granted_ttl_s: granted_s,
+                    keys,
+                }),
+                other => Err(refusal(other)),
+            }
+        })
+    }
+
+    fn downgrade_enabled(&self) -> Answer<Result<bool, Refusal>> {
+        let this = self.clone();
+        Box::pin(async move {
+            match this
+                .calls
+                .ask(|token| Submission::ReadIndex { token })
+                .await
+            {
+                Outcome::ReadReady => Ok(this.view.downgrade_target().is_some()),
+                other => Err(refusal(other)),
+            }
+        })
+    }
+}

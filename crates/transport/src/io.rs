@@ -19,6 +19,10 @@ use crate::url::PeerUrl;
 /// Cancel safe: an unfinished connection is closed.
 pub(crate) async fn connect(url: &PeerUrl, stall_max: Duration) -> Result<Patient, Error> {
     let socket = TcpStream::connect(url.authority()).await?;
+    // A port that nobody listens on may be given to this very socket, which then meets itself and keeps the port taken.
+    if socket.local_addr()? == socket.peer_addr()? {
+        return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+    }
     Ok(Patient::new(socket, stall_max)?)
 }
 

@@ -15,9 +15,15 @@
 //! | messages that wait for a stream | 4096 and 256 MiB |
 //! | messages that wait to be posted | 64 |
 //! | a message on a stream, by post, before an image | 512 MiB, 64 MiB, 64 MiB; memory grows with what came, not with what was announced |
+//! | requests that have not come whole | 256 MiB together |
 //! | connections | 1024; silent ones are closed after [`Config::link_timeout`] |
 //! | snapshots received at once | 4, each with a few pieces in memory |
 //! | members that are not known from the log | 16 |
+//!
+//! etcd's streams have no checksums: a byte that changes or is lost inside a value becomes a value. Members that both know
+//! better say so in a header that etcd does not heed, and then put each batch, post and image behind a crc32 (see
+//! [`Config::checksums`]); towards etcd every byte is etcd's. The same header tells which peers understand
+//! [`Transport::exchange`] and batches of lease renewals.
 //!
 //! # Example
 //!
@@ -99,6 +105,7 @@
 //! # }
 //! ```
 
+mod budget;
 mod codec;
 mod config;
 mod error;

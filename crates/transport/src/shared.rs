@@ -8,6 +8,7 @@ use quorate_proto::MemberId;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
+use crate::budget::Budget;
 use crate::headers::Identity;
 use crate::inbound::RECEIVED_MAX;
 use crate::metrics::Registry;
@@ -18,6 +19,9 @@ use crate::{Config, ImageSource, ImageStore, Parts, Receiver, Service};
 
 /// Questions about leases that are asked at the same time, one a connection; more wait.
 const LEASE_CALLS_MAX: usize = 64;
+
+/// Bytes that requests which have not come whole hold together.
+const UNFINISHED_BYTES_MAX: usize = 256 << 20;
 
 /// Peers, and everything that all of them need.
 pub(crate) struct Shared {
@@ -33,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) handle: Handle,
     pub(crate) peers: RwLock<BTreeMap<MemberId, Arc<Peer>>>,
     pub(crate) remotes: RwLock<BTreeMap<MemberId, Arc<Remote>>>,
+    /// Room for requests that have not come whole.
+    pub(crate) unfinished: Budget,
     /// Room for questions about leases, each of which takes a connection.
     pub(crate) asking: Semaphore,
     /// Room for snapshots to be received.
@@ -50,6 +56,7 @@ impl Shared {
             registry: Registry::new(),
             peers: RwLock::new(BTreeMap::new()),
             remotes: RwLock::new(BTreeMap::new()),
+            unfinished: Budget::new(UNFINISHED_BYTES_MAX),
             asking: Semaphore::new(LEASE_CALLS_MAX),
             receiving: Semaphore::new(RECEIVED_MAX),
             stopped: watch::Sender::new(false),

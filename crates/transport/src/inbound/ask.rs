@@ -109,7 +109,7 @@ pub(super) async fn hash_kv(shared: &Arc<Shared>, request: Request<Incoming>) ->
     if cluster.is_some_and(|id| !id.is_empty() && *id != shared.identity.cluster) {
         return error(StatusCode::PRECONDITION_FAILED, Refusal::ClusterMismatch);
     }
-    let body = read_body(&shared.config, request.into_body(), HASH_REQUEST_BYTES_MAX).await;
+    let body = read_body(shared, request.into_body(), HASH_REQUEST_BYTES_MAX).await;
     let Ok(body) = body else {
         return error(StatusCode::BAD_REQUEST, "error reading body");
     };
@@ -186,7 +186,7 @@ async fn lease_body(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<
     if request.method() != Method::POST {
         return Err(method_not_allowed(None));
     }
-    read_body(&shared.config, request.into_body(), LEASE_REQUEST_BYTES_MAX)
+    read_body(shared, request.into_body(), LEASE_REQUEST_BYTES_MAX)
         .await
         .map_err(|cause| match cause {
             Error::TooLarge { .. } => {

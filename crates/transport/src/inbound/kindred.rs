@@ -26,7 +26,7 @@ pub(super) async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -
     let topic = path.strip_prefix(KINDRED_PREFIX).unwrap_or_default();
     let topic = topic.to_owned();
     let checksum = request.headers().get(CHECKSUM).cloned();
-    let body = match read_body(&shared.config, request.into_body(), BODY_BYTES_MAX).await {
+    let body = match read_body(shared, request.into_body(), BODY_BYTES_MAX).await {
         Ok(body) if checksum == Some(checksum_of_request(&topic, &body)) => body,
         _ => return error(StatusCode::BAD_REQUEST, "error reading body"),
     };

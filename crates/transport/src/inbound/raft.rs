@@ -38,7 +38,7 @@ pub(super) async fn pipeline(shared: &Arc<Shared>, request: Request<Incoming>) -
 async fn take_message(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     remember_sender(shared, &request);
     let checksum = request.headers().get(CHECKSUM).cloned();
-    let body = match read_body(&shared.config, request.into_body(), MESSAGE_BYTES_MAX).await {
+    let body = match read_body(shared, request.into_body(), MESSAGE_BYTES_MAX).await {
         Ok(body) => body,
         Err(cause) => {
             tracing::warn!(error = %cause, "failed to read Raft message");

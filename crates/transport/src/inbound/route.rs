@@ -9,11 +9,11 @@ use hyper::body::Incoming;
 
 use super::answer::{Answer, Refused, error, not_found};
 use super::{ask, kindred, raft, snapshot};
+use crate::Error;
 use crate::headers::{PEER_URLS, SERVER_FROM, id_in};
 use crate::outbound::KINDRED_PREFIX;
 use crate::shared::Shared;
 use crate::transport::add_remote;
-use crate::{Config, Error};
 
 /// Longest time for the body of a request that is no snapshot.
 ///
@@ -84,19 +84,21 @@ pub(super) fn remember(
 
 /// Reads the body of a request that may not be longer than `bytes_max`.
 pub(super) async fn read_body(
-    config: &Config,
+    shared: &Shared,
     mut body: Incoming,
     bytes_max: usize,
 ) -> Result<Bytes, Error> {
     let reading = async {
+        let mut share = shared.unfinished.share();
         let mut whole = BytesMut::new();
-        while let Some(data) = next_data(&mut body, config.link_timeout).await? {
+        while let Some(data) = next_data(&mut body, shared.config.link_timeout).await? {
             if whole.len() + data.len() > bytes_max {
                 return Err(Error::TooLarge {
                     bytes: (whole.len() + data.len()) as u64,
                     limit: bytes_max as u64,
                 });
             }
+            share.grow(data.len())?;
             whole.extend_from_slice(&data);
         }
         Ok(whole.freeze())

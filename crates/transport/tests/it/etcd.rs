@@ -2,6 +2,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use quorate_transport::{Config, Error, PeerClient, Refusal};
 use tokio::runtime::Runtime;
 
 use crate::PATIENCE;
-use crate::member::{TestMember, message, runtime, snapshot, wait};
+use crate::member::{TestMember, config, message, runtime, snapshot, wait};
 
 /// Begin of a bbolt file's first meta page, behind the page's header.
 const BBOLT_MAGIC: [u8; 4] = 0xed0c_daed_u32.to_le_bytes();
@@ -28,12 +29,16 @@ struct Etcd {
 impl Etcd {
     /// Starts an etcd beside the members given, or says that there is none to start.
     fn start(others: &[(&str, &str)], more: &[&str]) -> Option<Self> {
+        Self::start_at(free_address(), others, more)
+    }
+
+    fn start_at(peer: String, others: &[(&str, &str)], more: &[&str]) -> Option<Self> {
         let Ok(program) = std::env::var("QUORATE_REFERENCE_ETCD") else {
             println!("SKIPPED: QUORATE_REFERENCE_ETCD names no etcd 3.7.1 to test against");
             return None;
         };
         let data = tempfile::tempdir().unwrap();
-        let (peer, client) = (free_address(), free_address());
+        let client = free_address();
         let peer_url = format!("http://{peer}");
         let client_url = format!("http://{client}");
         let mut cluster = format!("reference={peer_url}");
@@ -383,4 +388,46 @@ fn snapshots_pass_between_etcd_and_us() {
         us.heard(|h| h.snapshots_sent == [(them, true)])
     });
     assert!(etcd.says("received and saved database snapshot"));
+}
+
+#[test]
+fn etcd_joins_by_what_we_answer() {
+    let runtime = runtime();
+    let us = TestMember::start(&runtime, config(0x1111));
+    us.mouth.no_downgrade.store(true, Ordering::Relaxed);
+    let existing = ["--initial-cluster-state", "existing"];
+    let theirs = free_address();
+    let member = |id, name: &str, url: &str| Member {
+        id,
+        name: name.to_owned(),
+        peer_ur_ls: vec![url.to_owned()],
+        ..Member::default()
+    };
+    // It must be among the members before it asks who they are.
+    let their_url = format!("http://{theirs}");
+    let members = vec![
+        member(us.id, "ours", &us.url),
+        member(0x2222, "", &their_url),
+    ];
+    *us.mouth.members.lock().unwrap() = members;
+    let Some(etcd) = Etcd::start_at(theirs, &[("ours", &us.url)], &existing) else {
+        return;
+    };
+    us.add_at(0x2222, &etcd.peer_url);
+    // It knows nobody from its log, so it refuses our streams, and answers by post to where we said that we are.
+    wait(&runtime, "etcd answers as the member we made it", || {
+        let mut beat = message(MessageType::MsgHeartbeat, us.id, 0x2222, 0);
+        beat.context = Some(bytes::Bytes::from_static(&[7; 8]));
+        us.transport.send(vec![beat]);
+        us.heard(|h| {
+            h.messages.iter().any(|m| {
+                m.r#type() == MessageType::MsgHeartbeatResp && m.from() == 0x2222 && m.term() == 1
+            })
+        })
+    });
+    assert!(!etcd.says("failed to unmarshal cluster response"));
+    assert!(!etcd.says("failed to parse cluster ID"));
+    assert!(!etcd.says("failed to get version"));
+    assert!(!etcd.says("failed to get downgrade enabled status"));
+    assert_eq!(us.heard(|h| h.removed), 0);
 }

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -73,6 +74,7 @@ pub(crate) struct Mouth {
     /// What everything is refused with, if anything.
     pub(crate) refusal: Mutex<Option<Refusal>>,
     pub(crate) token: Mutex<Option<String>>,
+    pub(crate) no_downgrade: AtomicBool,
 }
 
 impl Mouth {
@@ -138,7 +140,7 @@ impl Service for Mouth {
     }
 
     fn downgrade_enabled(&self) -> Answer<Result<bool, Refusal>> {
-        self.answer(true)
+        self.answer(!self.no_downgrade.load(Ordering::Relaxed))
     }
 
     fn exchange(&self, topic: String, body: Bytes) -> Answer<Result<Bytes, Refusal>> {

@@ -558,7 +558,7 @@ impl Run {
                     .is_ok_and(|log| String::from_utf8_lossy(&log).contains(text))
             };
             if !cluster.places().into_iter().any(has_it) {
-                return Err(Failure::new(format!("no member has logged {text:?}")));
+                return Err(cluster.failure(&format!("no member has logged {text:?}")));
             }
         }
         let logs = cluster.failure("the cluster:").to_string();

@@ -1,0 +1,1 @@
+//! Snapshots between members, step by step.

@@ -18,14 +18,14 @@ use crate::status::{Code, Status};
 /// Bytes of the image in a message. Source: etcd v3.7.1 server/etcdserver/api/v3rpc/maintenance.go `snapshotSendBufferSize`.
 const CHUNK_BYTES: usize = 32 << 10;
 /// Messages made at a time, beside the connection thread; as much is in memory for each snapshot under way.
-const CHUNKS_MAX: usize = 16;
+const CHUNKS_MAX: usize = 32;
 
 /// Steps of the first reading that are made at a time; each is a few hundred KiB of rows at most.
 const MEASURES_MAX: usize = 4;
 /// How long nothing is done after a step, as a multiple of the time it took, while the member applies entries meanwhile.
-const PAUSE_FACTOR: u32 = 3;
+const PAUSE_FACTOR: u32 = 2;
 /// The longest pause: a step that took long because the machine is busy must not make a snapshot endless.
-const PAUSE_MAX: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(30);
 
 /// Steps of snapshots that run at one time in the whole process: the engine and the connections need their processors more.
 static STEPS: Semaphore = Semaphore::const_new(1);

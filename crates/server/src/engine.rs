@@ -318,6 +318,12 @@ fn tell(notice: &Notice) {
                 "timed out waiting for read index response (local node might have slow network)"
             );
         }
+        Notice::SnapshotInstalled {
+            index,
+            applied_before,
+        } => tracing::info!(
+            "snapshot-index" = index, "applied-index" = applied_before, "applied snapshot"
+        ),
         Notice::LeasesExpired { count } => tracing::debug!(count, "leases expired"),
         _ => tracing::info!("{notice:?}"),
     }

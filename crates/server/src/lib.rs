@@ -18,6 +18,7 @@
 pub mod bootstrap;
 mod calls;
 pub mod config;
+mod data_dir;
 mod engine;
 mod installer;
 mod join;
@@ -30,6 +31,7 @@ mod peers;
 mod queue;
 pub mod recovery;
 mod run;
+mod signals;
 pub mod version;
 mod workers;
 

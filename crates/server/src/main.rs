@@ -1,11 +1,10 @@
 //! The server binary.
-use std::io::Write as _;
 use std::process::ExitCode;
 
 mod allocator;
 
 use quorate_server::config::{self, Loaded};
-use quorate_server::log::Logger;
+use quorate_server::log::{Level, Logger, Options, Record};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,8 +18,11 @@ fn main() -> ExitCode {
     let logger = match Logger::start(&config.log) {
         Ok(logger) => logger,
         Err(error) => {
-            // Nobody can be told when this fails too.
-            let _ = writeln!(std::io::stderr(), "cannot open the log outputs: {error}");
+            let line = Record::new(Level::Warn, "failed to verify flags").error(&error);
+            if let Ok(logger) = Logger::start(&Options::default()) {
+                logger.write(&line);
+                logger.flush();
+            }
             return ExitCode::from(1);
         }
     };

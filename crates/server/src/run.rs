@@ -17,6 +17,7 @@ use quorate_rpc::{
 use crate::bootstrap::{self, Opened, Start};
 use crate::calls::{Calls, Switch};
 use crate::config::{AuthToken, AutoCompaction, Config, Gate, Url};
+use crate::data_dir;
 use crate::engine::{Ended, Engine};
 use crate::installer::Installer;
 use crate::join;
@@ -27,6 +28,7 @@ use crate::observe::{self, MetricsServer};
 use crate::peers::{self, Forward};
 use crate::queue::{Event, Queue};
 use crate::recovery;
+use crate::signals;
 use crate::version;
 use crate::workers::{WorkerOptions, Workers};
 
@@ -57,14 +59,25 @@ enum Turn {
 ///
 /// Returns the process' exit code: 0 after an orderly stop, 1 when it did not start or ended by itself.
 pub fn run(config: &Config, logger: &Logger) -> ExitCode {
-    let code = match start(config, logger) {
-        Ok(code) => code,
+    let started = data_dir::inspect(&config.data_dir, logger).and_then(|()| start(config, logger));
+    let code = match started {
+        Ok(code) => {
+            tracing::info!(
+                name = config.name,
+                "data-dir" = %config.data_dir.display(),
+                "closed etcd server"
+            );
+            code
+        }
         Err(error) => {
             tracing::error!(error = %error, "failed to start");
             ExitCode::from(1)
         }
     };
     logger.flush();
+    if code == ExitCode::SUCCESS {
+        signals::end_by_received();
+    }
     code
 }
 
@@ -566,6 +579,7 @@ fn service_options(config: &Config) -> ServiceOptions {
 
 /// Turns the signals that ask for an end into turns of the main thread.
 fn watch_signals(turns: Sender<Turn>) -> io::Result<()> {
+    use rustix::process::Signal;
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -580,8 +594,14 @@ fn watch_signals(turns: Sender<Turn>) -> io::Result<()> {
     let watch = move || {
         runtime.block_on(async move {
             tokio::select! {
-                _ = terminate.recv() => { let _ = turns.send(Turn::Signal("terminated")); }
-                _ = interrupt.recv() => { let _ = turns.send(Turn::Signal("interrupt")); }
+                _ = terminate.recv() => {
+                    signals::received(Signal::TERM);
+                    let _ = turns.send(Turn::Signal("terminated"));
+                }
+                _ = interrupt.recv() => {
+                    signals::received(Signal::INT);
+                    let _ = turns.send(Turn::Signal("interrupt"));
+                }
             }
         });
     };

@@ -7,6 +7,7 @@ mod bad_input;
 mod cluster;
 mod crash;
 mod ctl;
+mod lines;
 mod membership;
 mod metrics;
 mod process;

@@ -33,7 +33,7 @@ struct Family {
 }
 
 /// Gets a page of the server by HTTP/1.0, which has no chunks.
-fn get(endpoint: &str, path: &str) -> String {
+pub(crate) fn get(endpoint: &str, path: &str) -> String {
     let mut socket = TcpStream::connect(endpoint).unwrap();
     let request = format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n");
     socket.write_all(request.as_bytes()).unwrap();

@@ -358,6 +358,12 @@ fn failed(args: &[String], error: &Error, log: log::Options, mut notices: Vec<Re
     }
     notices.push(running(args));
     notices.push(Record::new(Level::Warn, "failed to verify flags").error(error));
+    let text = error.to_string();
+    if text == validate::UNSET_ADVERTISE_CLIENT_URLS {
+        notices.push(
+            Record::new(Level::Warn, "advertise client URLs are not set").text("error", text),
+        );
+    }
     Exit {
         log,
         notices,

@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::flag_set::FlagSet;
-use crate::log::{Format, Level, Options, Output};
+use crate::log::{Format, Level, Options, Output, Rotation};
 
 /// Reads the flags of the log.
 ///
@@ -20,9 +20,14 @@ pub(crate) fn read(flags: &FlagSet) -> Result<Options, Error> {
     if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
         return invalid("multi logoutput for \"default\" is not supported yet".to_owned());
     }
-    if flags.switch("enable-log-rotation") {
-        check_rotation(outputs, flags.text("log-rotation-config-json"))?;
-    }
+    let rotation = if flags.switch("enable-log-rotation") {
+        Some(read_rotation(
+            outputs,
+            flags.text("log-rotation-config-json"),
+        )?)
+    } else {
+        None
+    };
     let text = flags.text("log-level");
     let Some(level) = Level::parse(text) else {
         return invalid(format!("unrecognized level: {text:?}"));
@@ -39,11 +44,11 @@ pub(crate) fn read(flags: &FlagSet) -> Result<Options, Error> {
     Ok(Options {
         level,
         format,
-        outputs: read_outputs(outputs)?,
+        outputs: read_outputs(outputs, rotation.as_ref())?,
     })
 }
 
-fn read_outputs(texts: &[String]) -> Result<Vec<Output>, Error> {
+fn read_outputs(texts: &[String], rotation: Option<&Rotation>) -> Result<Vec<Output>, Error> {
     if texts.is_empty() {
         return Ok(vec![Output::Stderr]);
     }
@@ -60,7 +65,10 @@ fn read_outputs(texts: &[String]) -> Result<Vec<Output>, Error> {
                     "--log-outputs names a file without a name".to_owned(),
                 ));
             }
-            path => Output::File(path.into()),
+            path => match rotation {
+                Some(rotation) => Output::Rotating(path.into(), rotation.clone()),
+                None => Output::File(path.into()),
+            },
         });
     }
     outputs.sort();
@@ -68,24 +76,60 @@ fn read_outputs(texts: &[String]) -> Result<Vec<Output>, Error> {
     Ok(outputs)
 }
 
-fn check_rotation(outputs: &[String], settings: &str) -> Result<(), Error> {
+/// The settings of rotation as the flag has them. Source: lumberjack v2, `Logger`.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct RotationSettings {
+    /// Units: MiB; 0 and less mean 100.
+    maxsize: i64,
+    /// Units: days.
+    maxage: i64,
+    maxbackups: i64,
+    localtime: bool,
+    compress: bool,
+}
+
+const DEFAULT_MAX_SIZE_MIB: u64 = 100;
+
+fn read_rotation(outputs: &[String], settings: &str) -> Result<Rotation, Error> {
+    let invalid = |message: String| Err(Error::Invalid(message));
     let files = outputs
         .iter()
         .filter(|output| !matches!(output.as_str(), "default" | "stderr" | "stdout"))
         .count();
     if files > 1 || (files == 0 && outputs.len() == 1) {
-        return Err(Error::Invalid(
+        return invalid(
             "--log-outputs requires a single file path when --log-rotate-config-json is defined"
                 .to_owned(),
-        ));
+        );
     }
-    match serde_json::from_str::<serde_json::Value>(settings) {
-        Ok(serde_json::Value::Object(_)) => Ok(()),
-        Ok(_) => Err(Error::Invalid(
-            "invalid log rotation config: not an object".to_owned(),
-        )),
-        Err(error) => Err(Error::Invalid(format!(
-            "improperly formatted log rotation config: {error}"
-        ))),
+    let settings: RotationSettings = match serde_json::from_str(settings) {
+        Ok(settings) => settings,
+        Err(error) if error.is_data() => {
+            return invalid(format!("invalid log rotation config: {error}"));
+        }
+        Err(error) => {
+            return invalid(format!("improperly formatted log rotation config: {error}"));
+        }
+    };
+    for (name, is_set) in [
+        ("localtime", settings.localtime),
+        ("compress", settings.compress),
+    ] {
+        if is_set {
+            return invalid(format!(
+                "--log-rotation-config-json has {name:?} set, which is not built yet"
+            ));
+        }
     }
+    let positive = |value: i64| u64::try_from(value).unwrap_or(0);
+    let max_size_mib = match positive(settings.maxsize) {
+        0 => DEFAULT_MAX_SIZE_MIB,
+        size => size,
+    };
+    Ok(Rotation {
+        max_bytes: max_size_mib.saturating_mul(1 << 20),
+        max_backups: usize::try_from(positive(settings.maxbackups)).unwrap_or(usize::MAX),
+        max_age_days: positive(settings.maxage),
+    })
 }

@@ -10,6 +10,10 @@ use crate::log::{Level, Record};
 /// Largest election timeout in milliseconds.
 const ELECTION_MS_MAX: u64 = 50_000;
 
+/// The error of listeners for clients that nobody is told of.
+pub(crate) const UNSET_ADVERTISE_CLIENT_URLS: &str =
+    "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+
 /// Checks the rules that hold for any build.
 ///
 /// # Errors
@@ -28,9 +32,7 @@ pub(crate) fn check(
         && flags.is_given("listen-client-urls")
         && !flags.is_given("advertise-client-urls")
     {
-        return invalid(
-            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
-        );
+        return invalid(UNSET_ADVERTISE_CLIENT_URLS);
     }
     match flags.text("auto-compaction-mode") {
         "periodic" | "revision" => {}
@@ -54,6 +56,12 @@ pub(crate) fn check(
         let period = GoDuration::from_nanos(period);
         return invalid(format!(
             "--compact-hash-check-time must be >0 (set to {period})"
+        ));
+    }
+    if flags.urls("listen-client-http-urls").is_empty() {
+        notices.push(Record::new(
+            Level::Warn,
+            "Running http and grpc server on single port. This is not recommended for production.",
         ));
     }
     if flags.is_default("name") {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::caller::Caller;
 use super::encode::{self, Fields, Head};
 use super::options::{Format, Options, Output};
+use super::rotation::RotatingFile;
 use super::sampler::Sampler;
 use super::subscriber::Subscriber;
 use super::{Level, Record, panics};
@@ -64,7 +65,7 @@ impl Logger {
         let sinks = options
             .outputs
             .iter()
-            .map(open)
+            .map(|output| open(output).map_err(|error| sink_error(output, &error)))
             .collect::<io::Result<Vec<Sink>>>()?;
         Logger::with_sinks(options.level, options.format, sinks)
     }
@@ -182,8 +183,23 @@ fn open(output: &Output) -> io::Result<Sink> {
     Ok(match output {
         Output::Stderr => Box::new(io::stderr()),
         Output::Stdout => Box::new(io::stdout()),
+        Output::Rotating(path, rotation) => Box::new(RotatingFile::open(path, rotation)?),
         Output::File(path) => Box::new(OpenOptions::new().append(true).create(true).open(path)?),
     })
+}
+
+/// Says which output cannot be opened, in zap's words.
+fn sink_error(output: &Output, error: &io::Error) -> io::Error {
+    match output {
+        Output::File(path) | Output::Rotating(path, _) => {
+            let path = path.display();
+            io::Error::new(
+                error.kind(),
+                format!("open sink \"{path}\": open {path}: {error}"),
+            )
+        }
+        Output::Stderr | Output::Stdout => io::Error::new(error.kind(), error.to_string()),
+    }
 }
 
 fn unix_micros() -> u64 {

@@ -21,6 +21,7 @@ mod logger;
 mod options;
 mod panics;
 mod record;
+mod rotation;
 mod sampler;
 mod subscriber;
 mod timestamp;
@@ -29,6 +30,7 @@ pub use level::Level;
 pub use logger::{Logger, QUEUE_BYTES_MAX, QUEUE_LINES_MAX};
 pub use options::{Format, Options, Output};
 pub use record::Record;
+pub use rotation::Rotation;
 
 #[cfg(test)]
 pub(crate) fn fields_for_test() -> encode::Fields {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Level;
+use super::{Level, Rotation};
 
 /// Where and how to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,4 +44,6 @@ pub enum Output {
     Stdout,
     /// The end of a file, which is made when it is not there.
     File(PathBuf),
+    /// The end of a file that is put aside when it has grown.
+    Rotating(PathBuf, Rotation),
 }

@@ -46,7 +46,7 @@ pub use measure::Stopwatch;
 const MAX_INFLIGHT_MESSAGES: usize = 512;
 
 /// Flushes' worth of unflushed bytes at which nothing more is admitted until the disk has caught up.
-const UNFLUSHED_FLUSHES_MAX: u64 = 4;
+const UNFLUSHED_FLUSHES_MAX: u64 = 32;
 /// Bytes of entries that may wait to be committed; beyond it nothing more is taken.
 const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
 /// Bytes proposed at once; more go in several steps, so that no batch outgrows what the log takes.

@@ -32,8 +32,9 @@ use crate::signals;
 use crate::version;
 use crate::workers::{WorkerOptions, Workers};
 
-/// Unflushed bytes that start a flush at once.
-const FLUSH_BYTES: u64 = 64 << 20;
+/// Unflushed bytes that start a flush at once: fewer than the backend's cache takes before it writes pages that the same
+/// flush then has to read again.
+const FLUSH_BYTES: u64 = 8 << 20;
 /// Largest batch of entries handed to the log or applied at once. Source: etcd v3.7.1 maxSizePerMsg.
 const BATCH_BYTES: u64 = 1 << 20;
 /// Version that members like this one agree on.

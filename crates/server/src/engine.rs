@@ -322,7 +322,9 @@ fn tell(notice: &Notice) {
             index,
             applied_before,
         } => tracing::info!(
-            "snapshot-index" = index, "applied-index" = applied_before, "applied snapshot"
+            "snapshot-index" = index,
+            "applied-index" = applied_before,
+            "applied snapshot"
         ),
         Notice::LeasesExpired { count } => tracing::debug!(count, "leases expired"),
         _ => tracing::info!("{notice:?}"),

@@ -14,6 +14,8 @@ use quorate_rpc::{
     Clock, FrontDoor, Leader, LeaderLink, Mailboxes, Registry, ServiceOptions, Services, Stop,
 };
 
+use quorate_transport::Transport;
+
 use crate::bootstrap::{self, Opened, Start};
 use crate::calls::{Calls, Switch};
 use crate::config::{AuthToken, AutoCompaction, Config, Gate, Url};
@@ -109,6 +111,7 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
     let queue = Queue::default();
     let Started {
         handles,
+        transport,
         leader,
         engine,
     } = start_engine(
@@ -125,7 +128,8 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
             remotes,
         },
     )?;
-    let registry = observe::registry(config, logger, &metrics, &handles, threads + 1);
+    let mut registry = observe::registry(config, logger, &metrics, &handles, threads + 1);
+    registry.add_source(peers::metrics_source(transport, handles.view.member_id()));
     let registry = Arc::new(registry);
     let metrics_server = MetricsServer::start(
         metrics_listeners,
@@ -394,6 +398,7 @@ struct Others {
 /// A running engine.
 struct Started {
     handles: Handles,
+    transport: Transport,
     leader: Arc<dyn Leader>,
     engine: JoinHandle<()>,
 }
@@ -471,8 +476,9 @@ fn start_engine(
         remotes: &others.remotes,
         is_new,
     })?;
+    let transport = links.transport.clone();
     let leader: Arc<dyn Leader> = Arc::new(Forward {
-        transport: links.transport.clone(),
+        transport: transport.clone(),
         view: handles.view.clone(),
     });
     let ready = turns.clone();
@@ -504,6 +510,7 @@ fn start_engine(
         .map_err(|e| format!("cannot start a thread: {e}"))?;
     Ok(Started {
         handles,
+        transport,
         leader,
         engine: thread,
     })

@@ -1,6 +1,7 @@
 //! Between the engine and the links to other members.
 mod forward;
 mod images;
+mod metrics;
 mod monitor;
 mod receiver;
 mod service;
@@ -15,6 +16,7 @@ use quorate_transport::Transport;
 
 pub(crate) use forward::Forward;
 pub(crate) use images::States;
+pub(crate) use metrics::source as metrics_source;
 pub(crate) use monitor::Monitor;
 pub(crate) use start::{Start, start};
 

@@ -62,6 +62,8 @@ pub(crate) struct World {
     pub(crate) trace: u64,
     pub(crate) installs: u64,
     pub(crate) fatal: Vec<(u64, String)>,
+    /// Disks that write nothing before a time.
+    stalled: BTreeMap<u64, u64>,
     /// Kills a member at the next step of this kind.
     pub(crate) kill_at: Option<(u64, &'static str)>,
 }
@@ -85,6 +87,7 @@ impl World {
             trace: 0,
             installs: 0,
             fatal: Vec::new(),
+            stalled: BTreeMap::new(),
             kill_at: None,
         };
         for id in &founders {
@@ -264,6 +267,9 @@ impl World {
             let mut ms = 1 + self.random.below(self.faults.sync_ms);
             if self.faults.stall > 0 && self.random.one_in(self.faults.stall) {
                 ms += 150 + self.random.below(400);
+            }
+            if let Some(until_ms) = self.stalled.get(&id) {
+                ms = ms.max(until_ms.saturating_sub(self.now_ms));
             }
             self.after(ms, id, Event::Log);
         }
@@ -480,6 +486,16 @@ impl World {
         self.node(id).kill(power.then_some(seed), written);
         self.waiting.retain(|_, (of, _)| *of != id);
         self.after(back_ms, id, Event::Start);
+    }
+
+    /// Lets a member's log take that long with what comes next.
+    pub(crate) fn stall(&mut self, id: u64, ms: u64) {
+        self.stalled.insert(id, self.now_ms + ms);
+    }
+
+    /// Does what a member asks for that was called from outside.
+    pub(crate) fn poke(&mut self, id: u64) {
+        self.perform(id);
     }
 
     /// Cuts a member off, or only what it sends, or what it is sent.

@@ -86,7 +86,7 @@ fn a_configuration_that_is_refused_ends_with_1_and_touches_nothing() {
         (
             &["--initial-cluster-state=existing"],
             &[],
-            "--initial-cluster-state is set to \"existing\"",
+            "cannot fetch cluster info from peer urls",
         ),
         (
             &["--initial-cluster=a=http://localhost:1"],

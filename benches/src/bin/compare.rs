@@ -144,6 +144,14 @@ const CASES: &[Case] = &[
         per: 1,
     },
     Case {
+        name: "put, 2,000/s, compacted every 2 s",
+        load: "--clients 20 --conns 20 put --key-size 32 --val-size 256 --key-space-size 20000 --rate 2000 --compact-interval 2s --compact-index-delta 1000 --total {n}",
+        before: "--clients 100 --conns 20 put --key-size 32 --val-size 256 --key-space-size 20000 --total 300000",
+        operations: 16_000,
+        last_summary: false,
+        per: 1,
+    },
+    Case {
         name: "1,000,000 puts, 500 clients, 256 B",
         load: "--clients 500 --conns 100 put --key-size 32 --val-size 256 --key-space-size 1000000 --sequential-keys --total {n}",
         before: "",

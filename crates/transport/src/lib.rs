@@ -109,6 +109,8 @@ mod budget;
 mod codec;
 mod config;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod headers;
 mod image_directory;
 mod inbound;

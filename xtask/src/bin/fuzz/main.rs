@@ -32,6 +32,9 @@ const fn target(name: &'static str, run: fn(u64), smoke_seeds: u64) -> Target {
 /// Seeds that a short run of each of the front door's targets takes.
 const RPC_SMOKE_SEEDS: u64 = 50_000;
 
+/// Seeds that a short run of each target of the links between members takes.
+const TRANSPORT_SMOKE_SEEDS: u64 = 10_000;
+
 /// Returns all targets.
 fn targets() -> Vec<Target> {
     let mut targets = vec![
@@ -49,6 +52,11 @@ fn targets() -> Vec<Target> {
         quorate_rpc::fuzz::TARGETS
             .iter()
             .map(|(name, run)| target(name, *run, RPC_SMOKE_SEEDS)),
+    );
+    targets.extend(
+        quorate_transport::fuzz::TARGETS
+            .iter()
+            .map(|(name, run)| target(name, *run, TRANSPORT_SMOKE_SEEDS)),
     );
     targets
 }

@@ -8,6 +8,8 @@
 )]
 
 mod proto;
+mod random;
+mod stored;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::process::ExitCode;
@@ -46,6 +48,9 @@ fn targets() -> Vec<Target> {
         target("snap_decode", quorate_snap::fuzz::fuzz_decode, 100_000),
         target("snap_image", quorate_snap::fuzz::fuzz_image, 1_000),
         target("backend_open", quorate_backend::fuzz::damaged_file, 300),
+        target("mvcc_restore", stored::mvcc, 2_000),
+        target("lease_restore", stored::lease, 2_000),
+        target("auth_restore", stored::auth, 2_000),
         target("proto_decode", proto::decode, 100_000),
     ];
     targets.extend(

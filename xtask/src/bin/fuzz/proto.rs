@@ -3,13 +3,15 @@
 use prost::Message;
 use quorate_proto::{authpb, etcdserverpb, leasepb, mvccpb, raftpb};
 
+use crate::random::Random;
+
 /// Largest message that is drawn, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 300;
 
 /// Decodes bytes drawn from the seed as every kind of message, and what decodes must stay the same when it is encoded
 /// and decoded again.
 pub(crate) fn decode(seed: u64) {
-    let bytes = draw(&mut Random(seed));
+    let bytes = draw(&mut Random::new(seed));
     round_trip::<etcdserverpb::InternalRaftRequest>(&bytes, seed);
     round_trip::<etcdserverpb::RangeRequest>(&bytes, seed);
     round_trip::<etcdserverpb::PutRequest>(&bytes, seed);
@@ -61,26 +63,4 @@ fn draw(random: &mut Random) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// A small generator of seeded numbers. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next().checked_rem(limit).unwrap_or(0)
-    }
-
-    /// Returns a byte below the limit.
-    fn byte(&mut self, limit: u64) -> u8 {
-        self.below(limit.min(256)).to_le_bytes()[0]
-    }
 }

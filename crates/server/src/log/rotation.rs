@@ -189,7 +189,7 @@ mod tests {
     fn a_file_that_has_grown_is_put_aside_and_few_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("etcd.log");
-        fs::File::create(dir.path().join("etcd-other.log")).unwrap();
+        File::create(dir.path().join("etcd-other.log")).unwrap();
         append_to(&path).unwrap().write_all(b"old line\n").unwrap();
         let rotation = Rotation {
             max_bytes: 20,

@@ -44,7 +44,7 @@ struct Verdict {
 }
 
 impl Monitor {
-    fn others(&self) -> Vec<(MemberId, Vec<String>)> {
+    pub(super) fn others(&self) -> Vec<(MemberId, Vec<String>)> {
         let own = self.view.member_id().0;
         let members = self.view.members();
         let others = members.iter().filter(|m| m.id != own);
@@ -95,7 +95,7 @@ impl Monitor {
             .collect()
     }
 
-    fn leads(&self) -> bool {
+    pub(super) fn leads(&self) -> bool {
         self.view.leader() == self.view.member_id()
     }
 
@@ -197,7 +197,7 @@ impl Monitor {
     }
 
     /// Raises the alarm that a member's data is corrupt.
-    async fn raise(&self, id: MemberId) {
+    pub(super) async fn raise(&self, id: MemberId) {
         let request = Request::Alarm(pb::AlarmRequest {
             action: pb::alarm_request::AlarmAction::Activate.into(),
             member_id: id.0,

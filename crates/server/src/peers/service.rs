@@ -2,6 +2,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_auth::{AuthReader, Operation, Stage};
 use quorate_core::{Error, LiveStores, MemberChange, Outcome, Submission, View};
 use quorate_proto::etcdserverpb::Member;
@@ -9,7 +10,9 @@ use quorate_proto::{LeaseId, MemberId};
 use quorate_rpc::Clock;
 use quorate_transport::{Answer, HashKv, Refusal, Service, TimeToLive, Versions};
 
+use super::digests;
 use crate::calls::Calls;
+use crate::queue::Queue;
 use crate::version;
 
 /// How long a request waits until everything committed is applied. Source: etcd v3.7.1
@@ -22,6 +25,7 @@ const APPLY_LOOK: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub(crate) struct PeerService {
     pub(crate) calls: Calls,
+    pub(crate) queue: Queue,
     pub(crate) view: Arc<View>,
     pub(crate) live: LiveStores,
     pub(crate) auth: AuthReader,
@@ -150,6 +154,20 @@ impl Service for PeerService {
                     keys,
                 }),
                 other => Err(refusal(other)),
+            }
+        })
+    }
+
+    fn exchange(&self, topic: String, _body: Bytes) -> Answer<Result<Bytes, Refusal>> {
+        let this = self.clone();
+        Box::pin(async move {
+            match &topic[..] {
+                digests::DIGEST => Ok(digests::answer(&this.calls).await),
+                digests::DIVERGED => {
+                    digests::stop_diverged(&this.queue);
+                    Ok(Bytes::new())
+                }
+                _ => Err(Refusal::Other(format!("unknown topic {topic:?}"))),
             }
         })
     }

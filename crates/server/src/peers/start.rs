@@ -52,6 +52,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<Links, String> {
         }),
         service: Arc::new(PeerService {
             calls: start.calls.clone(),
+            queue: start.queue.clone(),
             view: view.clone(),
             live: start.handles.live.clone(),
             auth: start.handles.auth.clone(),
@@ -99,6 +100,7 @@ fn watch(config: &Config, monitor: &Monitor, is_new: bool) -> Result<(), String>
     if config.feature_gates.is_enabled(Gate::InitialCorruptCheck) && !is_new {
         monitor.runtime.block_on(monitor::check_at_start(monitor))?;
     }
+    monitor.compare_digests();
     if !config.corrupt_check_time.is_zero() {
         monitor.check_periodically(config.corrupt_check_time);
     }

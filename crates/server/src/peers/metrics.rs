@@ -66,6 +66,9 @@ pub(crate) fn source(transport: Transport, own: MemberId) -> impl Fn(&mut Text) 
 }
 
 fn render(peers: &[PeerMetrics], own: MemberId, text: &mut Text) {
+    // Senders that are not known are worth a line only once there was one.
+    let is_shown = |p: &&PeerMetrics| p.id.0 != 0 || p.received_bytes > 0;
+    let peers: Vec<&PeerMetrics> = peers.iter().filter(is_shown).collect();
     if peers.is_empty() {
         return;
     }
@@ -93,7 +96,7 @@ fn render(peers: &[PeerMetrics], own: MemberId, text: &mut Text) {
     );
     for metric in &NUMBERS {
         text.metric(metric.name, metric.kind, metric.help);
-        for peer in peers {
+        for peer in &peers {
             let id = peer.id.to_string();
             text.sample(&[(metric.label, &id)], (metric.of)(peer));
         }

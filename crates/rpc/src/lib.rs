@@ -12,11 +12,17 @@
 //! | what a client can make grow | limit |
 //! |---|---|
 //! | connections | [`Options::max_connections`]; more wait in the kernel |
-//! | streams of a connection | [`Options::max_concurrent_streams`], [`STREAMS_MAX`] |
-//! | a request message | [`Options::max_message_bytes`], refused by its prefix |
+//! | streams of a connection, of a thread | [`Options::max_concurrent_streams`], [`STREAMS_MAX`]; [`Options::thread_streams_max`], refused |
+//! | a request message | [`Options::max_message_bytes`], refused by its prefix; as much when unpacked |
 //! | unfinished messages of a thread | [`Options::thread_unfinished_max_bytes`], the call is refused |
-//! | answers that are not read | [`Options::connection_unsent_max_bytes`], no new calls are started; [`Options::stream_unsent_max_bytes`], the sender waits |
+//! | answers that are not read, on a stream | [`Options::stream_unsent_max_bytes`], the sender waits |
+//! | on a connection, on a thread | [`Options::connection_unsent_max_bytes`], [`Options::thread_unsent_max_bytes`]: senders wait and new calls are held back; far beyond, and when nothing moves while memory is short, the connection is cut |
+//! | calls that are held back | their decoded headers, 8 MiB a connection; then it is cut |
+//! | large answers | 1 GiB in the whole process, from before they are read until they are sent; more wait in line, then are refused |
 //! | pings, settings, early resets, header lists | constants with grpc-go's or tighter values; the connection is closed |
+//!
+//! Reads of more than a few keys, and hashes, are made beside the connection's thread, so that nobody else on it waits.
+//! A stop ends conversations (watches, lease renewals) at once and lets other calls end.
 //!
 //! Anything can stand behind the door that implements [`Service`]; [`Services`] is the real one.
 //!

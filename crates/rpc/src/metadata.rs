@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 /// The request metadata that the services look at.
 ///
 /// Source: etcd v3.7.1 api/v3rpc/rpctypes/metadatafields.go.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// The auth token, without a leading `Bearer `; `token` goes before `authorization`.
     pub token: Option<Box<str>>,
@@ -24,6 +24,17 @@ pub enum ClientApiVersion {
     Known(Box<str>),
     /// What was sent is not UTF-8.
     Invalid,
+}
+
+impl std::fmt::Debug for Metadata {
+    /// Shows everything but the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metadata")
+            .field("token", &self.token.as_ref().map(|_| "***"))
+            .field("has_leader", &self.has_leader)
+            .field("client_api_version", &self.client_api_version)
+            .finish()
+    }
 }
 
 impl Metadata {
@@ -151,6 +162,19 @@ fn hex_byte(digits: &[u8]) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_not_shown() {
+        let metadata = Metadata {
+            token: Some("opensesame".into()),
+            ..Metadata::default()
+        };
+        let shown = format!("{metadata:?}");
+        assert!(
+            !shown.contains("sesame") && shown.contains("***"),
+            "{shown}"
+        );
+    }
 
     #[test]
     fn timeouts_are_parsed_as_grpc_go_does() {

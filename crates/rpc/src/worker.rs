@@ -173,6 +173,9 @@ impl Worker {
             let service = Rc::new(make());
             self.serve(thread, service).await;
         });
+        drop(local);
+        // Nobody waits any more for what is still made beside the thread, so the stop does not either.
+        runtime.shutdown_background();
         Ok(())
     }
 

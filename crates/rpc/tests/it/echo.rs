@@ -25,11 +25,14 @@ pub(crate) struct Seen {
     pub(crate) alive: AtomicUsize,
     /// Messages that streams were able to send.
     pub(crate) streamed: AtomicUsize,
+    /// What slow work waits for.
+    pub(crate) gate: parking_lot::Mutex<()>,
 }
 
 /// - Range: echoes the request in a put's value.
 /// - Put: answers a value of as many bytes as the key says in decimal.
 /// - LeaseGrant: never answers.
+/// - LeaseRevoke: answers when work beside the thread has passed the gate.
 /// - Watch: echoes every message until the client is done.
 /// - RangeStream: sends messages of 16 KiB for ever.
 #[derive(Debug)]
@@ -86,6 +89,15 @@ impl Service for Echo {
                 Answer::later(async move {
                     let _alive = alive;
                     std::future::pending().await
+                })
+            }
+            Method::LeaseRevoke => {
+                let (alive, seen) = (Alive::new(&self.seen), self.seen.clone());
+                Answer::later(async move {
+                    let _alive = alive;
+                    let passed = tokio::task::spawn_blocking(move || drop(seen.gate.lock()));
+                    passed.await.map_err(|_| Status::STOPPED)?;
+                    Ok(value(body))
                 })
             }
             other => Answer::Now(Err(Status::unknown_method(other.service(), other.name()))),

@@ -397,3 +397,30 @@ fn stop_cuts_calls_that_do_not_end() {
     });
     drop(door);
 }
+
+#[test]
+fn stop_does_not_wait_for_work_that_nobody_waits_for() {
+    let door = Door::open(Options {
+        drain_ms: 20,
+        ..Options::default()
+    });
+    let seen = door.seen.clone();
+    let gate = seen.gate.lock();
+    run(async {
+        let (client, ended) = connect(door.addr).await;
+        let pending = client.clone();
+        let call = tokio::task::spawn_local(async move {
+            let request = post("/etcdserverpb.Lease/LeaseRevoke").body(()).unwrap();
+            call(&pending, request, Some(framed(b"x"))).await
+        });
+        until("the work is under way", || {
+            door.seen.alive.load(std::sync::atomic::Ordering::SeqCst) == 1
+        })
+        .await;
+        door.begin_stop();
+        assert!(call.await.unwrap().is_err());
+        until("the connection is closed", || ended.take().is_some()).await;
+    });
+    drop(door);
+    drop(gate);
+}

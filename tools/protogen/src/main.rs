@@ -68,6 +68,7 @@ fn generate(proto: &Path, out: &Path) -> Outcome {
     prost_build::Config::new()
         .bytes(["."])
         .skip_debug(SECRETS)
+        .btree_map([".grpc"])
         .out_dir(out)
         .compile_fds(descriptors)?;
     Ok(())

@@ -6,6 +6,17 @@ pub struct HealthCheckRequest {
     pub service: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HealthListRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HealthListResponse {
+    /// By service name.
+    #[prost(btree_map = "string, message", tag = "1")]
+    pub statuses: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        HealthCheckResponse,
+    >,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HealthCheckResponse {
     #[prost(enumeration = "health_check_response::ServingStatus", tag = "1")]
     pub status: i32,

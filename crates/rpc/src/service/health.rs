@@ -3,7 +3,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use quorate_proto::grpc::health::v1::health_check_response::ServingStatus;
-use quorate_proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
+use quorate_proto::grpc::health::v1::{
+    HealthCheckRequest, HealthCheckResponse, HealthListResponse,
+};
 
 use super::context::{Context, decode};
 use crate::message::Message;
@@ -30,13 +32,6 @@ pub(super) fn check(context: &Context, body: Bytes) -> Answer {
         "" => Ok(status_message(status_now(context))),
         _ => Err(Status::UNKNOWN_HEALTH_SERVICE),
     }))
-}
-
-/// The answer to `List`, which the generated messages are too old to have.
-#[derive(Clone, PartialEq, prost::Message)]
-struct HealthListResponse {
-    #[prost(btree_map = "string, message", tag = "1")]
-    statuses: std::collections::BTreeMap<String, HealthCheckResponse>,
 }
 
 /// Lists what has a status. Source: grpc-go v1.82.1 health/server.go `List`.

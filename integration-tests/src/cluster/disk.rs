@@ -140,11 +140,13 @@ impl SlowDisk {
     }
 }
 
-/// The helper program, built once by this process.
+/// The helper program, built once by this process and left beside it.
 fn helper() -> Outcome<PathBuf> {
-    static HELPER: OnceLock<Outcome<(tempfile::TempDir, PathBuf)>> = OnceLock::new();
+    static HELPER: OnceLock<Outcome<PathBuf>> = OnceLock::new();
     let built = HELPER.get_or_init(|| {
-        let dir = tempfile::Builder::new().prefix("quorate-it-").tempdir()?;
+        let own = std::env::current_exe()?;
+        let beside = own.parent().ok_or_else(|| Failure::new("no directory"))?;
+        let dir = tempfile::tempdir_in(beside)?;
         let (source, program) = (dir.path().join("slow_disk.c"), dir.path().join("slow_disk"));
         fs::write(&source, SLOW_DISK_SOURCE)?;
         run(Command::new("cc")
@@ -152,12 +154,12 @@ fn helper() -> Outcome<PathBuf> {
             .arg("-o")
             .arg(&program)
             .arg(&source))?;
-        Ok((dir, program))
+        // Another process may do the same at this moment.
+        let place = beside.join("slow_disk");
+        fs::rename(&program, &place)?;
+        Ok(place)
     });
-    match built {
-        Ok((_, program)) => Ok(program.clone()),
-        Err(failure) => Err(failure.clone()),
-    }
+    built.clone()
 }
 
 fn run(command: &mut Command) -> Outcome {

@@ -18,7 +18,19 @@
 //! | no message from another member can end the process or break a promise | `edge`, before anything reaches raft |
 //! | what acknowledges the log, or a vote, is sent when it is durable; nothing else waits for the disk | `persist` |
 //! | an installed snapshot takes the place of all stores in one step | [`Member::handle_installed`] |
+//! | an entry commits as soon as a quorum has it durable, with this member in it or not | raft; a leader sends before it writes |
 //! | all randomness comes from [`Config::seed`] | `set_election_timeout` |
+//!
+//! # What waits for the disk
+//!
+//! Only what acknowledges the log, and votes. Heartbeats and their answers, questions for the commit index, renewals and
+//! forwarded proposals never do, except while a change of term or vote is itself not durable.
+//!
+//! Raft 0.7.0 hands a committed entry out for applying only when the member's own log has it too. So a leader whose disk is
+//! slower than those of a quorum commits at their pace but answers its callers at its own; when it has stored nothing for an
+//! election timeout it hands leadership over, which bounds the wait. Followers are not held up by it. It could be lifted
+//! by applying up to the commit index straight from the log in memory, if the backend were then flushed only as far as the
+//! own log is durable: a database ahead of its log is refused at the next start.
 
 mod actions;
 mod alarms;

@@ -202,6 +202,10 @@ impl Member {
     ///
     /// # Panics
     /// When the stores are ahead of the log, which recovery refuses before.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "it names each field once, and does little else"
+    )]
     pub fn new(
         config: Config,
         log: LogStart,

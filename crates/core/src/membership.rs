@@ -74,7 +74,8 @@ impl Facts<'_> {
     fn may_add(&self, is_learner: bool) -> Result<(), Error> {
         let (voters, started) = self.voters_without(None);
         // One started voter alone is how a cluster is rebuilt after a loss.
-        if !is_learner && !(started == 1 && voters == 1) {
+        let is_rebuilt = started == 1 && voters == 1;
+        if !is_learner && !is_rebuilt {
             enough_started(voters + 1, started)?;
         }
         if voters == 1 || self.connected() > voters.div_ceil(2) {

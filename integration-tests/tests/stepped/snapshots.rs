@@ -116,6 +116,7 @@ fn faults_c7_a_crash_at_any_step_of_an_install_leaves_the_old_state_or_the_new()
             }
             assert!(world.kill_at.is_none(), "it was killed at {kind}");
             world.settle();
+            assert_eq!(world.nodes[&behind].images(), 0, "nothing is left over");
         }
     }
 }

@@ -255,9 +255,7 @@ impl World {
         let saves = save_snapshots.len();
         running.saves.extend(save_snapshots);
         running.flush = flush.or(running.flush.take());
-        let flush = running.flush.is_some();
         running.compact = compact.or(running.compact.take());
-        let compact = running.compact.is_some();
         let is_install = install.is_some();
         running.install = install.or(running.install);
         for change in peers {
@@ -273,7 +271,7 @@ impl World {
             }
             self.after(ms, id, Event::Log);
         }
-        self.schedule_disk(id, flush, compact, saves, is_install);
+        self.schedule_disk(id, saves, is_install);
         if ask_versions {
             self.after(5, id, Event::Versions);
         }
@@ -301,9 +299,10 @@ impl World {
         }
     }
 
-    fn schedule_disk(&mut self, id: u64, flush: bool, compact: bool, saves: usize, install: bool) {
+    fn schedule_disk(&mut self, id: u64, saves: usize, install: bool) {
         let limit = self.faults.sync_ms;
         let running = self.nodes.get_mut(&id).unwrap().running.as_mut().unwrap();
+        let (flush, compact) = (running.flush.is_some(), running.compact.is_some());
         let (flush_now, compact_now) = (
             flush && !std::mem::replace(&mut running.flushing, flush),
             compact && !std::mem::replace(&mut running.compacting, compact),

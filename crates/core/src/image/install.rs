@@ -53,16 +53,14 @@ pub fn install_image(
             what: "older than its snapshot",
         });
     }
-    let backend =
-        Backend::open(disk.clone(), &unfinished, options).map_err(ImageError::Backend)?;
+    let backend = Backend::open(disk.clone(), &unfinished, options).map_err(ImageError::Backend)?;
     let import = Import {
         applied: Some(applied),
         ..Import::default()
     };
     import_image(&image, &backend, import)?;
     drop(backend);
-    disk.rename(&unfinished, &finished)
-        .map_err(io(&finished))?;
+    disk.rename(&unfinished, &finished).map_err(io(&finished))?;
     disk.sync_dir(snap_dir).map_err(io(snap_dir))?;
     disk.remove_file(&image_path).map_err(io(&image_path))?;
     Backend::open(disk.clone(), &finished, options).map_err(ImageError::Backend)

@@ -165,7 +165,7 @@ impl Harness {
         if let Some(json) = stored {
             assert_eq!(
                 &json[..],
-                format!(r#"{{"auto_leave":false,"voters":[{MEMBER}]}}"#).as_bytes()
+                format!(r#"{{"voters":[{MEMBER}],"auto_leave":false}}"#).as_bytes()
             );
         }
         let logger = slog::Logger::root(slog::Discard, slog::o!());

@@ -3,7 +3,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use quorate_backend::Applied as AppliedPoint;
-use quorate_mvcc::CompactionJob;
 use quorate_proto::{LeaseId, raftpb};
 use quorate_wal::{Batch, Synced};
 use raft::eraftpb::{Entry, HardState, Message};
@@ -11,6 +10,9 @@ use raft::{RawNode, StateRole};
 
 use self::change::{Parked, Versions};
 use self::install::{Receiving, Sending};
+use self::parts::{
+    Compaction, Flush, Persisting, Publication, SnapshotState, raft_config, set_election_timeout,
+};
 use self::peers::{Move, Refused};
 use crate::actions::Actions;
 use crate::apply::Stores;
@@ -34,6 +36,7 @@ mod commit;
 mod drive;
 mod install;
 mod measure;
+mod parts;
 mod peers;
 mod propose;
 mod serve;
@@ -42,13 +45,8 @@ mod upkeep;
 pub use install::align_snapshot;
 pub use measure::Stopwatch;
 
-/// Messages one follower may have under way. Source: etcd v3.7.1 maxInflightMsgs.
-const MAX_INFLIGHT_MESSAGES: usize = 512;
-
 /// Flushes' worth of unflushed bytes at which nothing more is admitted until the disk has caught up.
 const UNFLUSHED_FLUSHES_MAX: u64 = 32;
-/// Bytes of entries that may wait to be committed; beyond it nothing more is taken.
-const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
 /// Bytes proposed at once; more go in several steps, so that no batch outgrows what the log takes.
 const PROPOSED_BYTES_MAX: usize = 8 << 20;
 
@@ -137,61 +135,6 @@ pub struct Member {
     laps: measure::Laps,
     /// Set when applying failed half way: nothing more is done, and a restart recovers.
     dead: bool,
-}
-
-/// A ready of raft's on its way to the disk.
-#[derive(Debug)]
-struct Persisting {
-    ticket: u64,
-    /// Whether something of it goes to the log; else it only keeps its place in the order.
-    on_disk: bool,
-    ready: Option<u64>,
-    /// Set when this is the mark of a saved snapshot: the log is released up to it.
-    release: Option<u64>,
-    /// Set when this is the mark of a received snapshot: it is installed.
-    install: Option<Position>,
-    /// Whether term or vote changed.
-    is_vote: bool,
-    /// What may be sent when it is durable.
-    messages: Vec<raftpb::Message>,
-    started_ms: u64,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Publication {
-    NotYet,
-    Proposed,
-    Done,
-}
-
-#[derive(Debug, Default)]
-struct Flush {
-    running: bool,
-    last_ms: u64,
-}
-
-/// A compaction waits until what scheduled it is durable, runs, and is answered to those who asked for its end.
-#[derive(Default)]
-struct Compaction {
-    waiting: VecDeque<(u64, CompactionJob)>,
-    running: bool,
-    /// Callers to be told when all compactions up to their number are done.
-    callers: VecDeque<(u64, Token, Outcome)>,
-    scheduled: u64,
-    done: u64,
-    /// Whether the one that runs belongs to stores that were replaced.
-    is_orphan: bool,
-}
-
-#[derive(Debug, Default)]
-struct SnapshotState {
-    last_index: u64,
-    /// Index of the newest mark handed to the log.
-    last_mark: u64,
-    saving: bool,
-    /// Bytes of entries handed to the log since the last snapshot.
-    log_bytes: u64,
-    trimmed: u64,
 }
 
 impl Member {
@@ -548,32 +491,5 @@ impl Member {
     fn is_sole_voter(&self) -> bool {
         let conf = self.node.store().conf_state();
         conf.voters == [self.config.member_id.0] && conf.voters_outgoing.is_empty()
-    }
-}
-
-/// Draws the next election timeout from the member's own generator: raft's is not seeded.
-pub(crate) fn set_election_timeout(
-    node: &mut RawNode<MemoryLog>,
-    rng: &mut Rng,
-    election_ticks: usize,
-) {
-    let jitter = usize::try_from(rng.below(election_ticks as u64)).expect("below a usize");
-    node.raft
-        .set_randomized_election_timeout(election_ticks + jitter);
-}
-
-fn raft_config(config: &Config, applied: u64) -> raft::Config {
-    raft::Config {
-        id: config.member_id.0,
-        election_tick: config.election_ticks,
-        heartbeat_tick: 1,
-        applied,
-        max_size_per_msg: config.batch_bytes,
-        max_inflight_msgs: MAX_INFLIGHT_MESSAGES,
-        check_quorum: true,
-        pre_vote: config.pre_vote,
-        max_committed_size_per_ready: config.batch_bytes,
-        max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
-        ..raft::Config::default()
     }
 }

@@ -1,22 +1,25 @@
 //! From a data directory to a member: decides between a first start and a restart, opens the log and the backend.
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message as _;
 use quorate_backend::{Backend, Table};
 use quorate_core::{
-    CONF_STATE_KEY, Cluster, ClusterMember, ImageError, LogStart, Stores, cluster_id, image_file,
-    install_image, member_id,
+    CONF_STATE_KEY, Cluster, ClusterMember, ImageError, LogStart, Stores, image_file, install_image,
 };
 use quorate_disk::{Disk, File, OpenMode};
-use quorate_proto::etcdserverpb as pb;
 use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState};
 use quorate_proto::{ClusterId, MemberId};
 use quorate_snap::{ImageReader, Snapshotter};
-use quorate_wal::{Batch, Entry, HardState, Identity, Recovered, Wal};
+use quorate_wal::{Batch, Entry, HardState, Recovered, Wal};
 
-use crate::recovery;
+use crate::{alone, recovery};
+
+mod error;
+mod start;
+
+pub use error::Error;
+pub use start::Start;
 
 /// Where things are and who the member is to be.
 #[derive(Clone, Debug)]
@@ -28,89 +31,14 @@ pub struct Options {
     /// What a directory without a log begins with. One that has a log needs it only when the start that made it ended
     /// before the cluster was founded.
     pub start: Start,
+    /// Whether a member that has data is to go on as the only one of its cluster.
+    pub alone: bool,
     /// Of the log.
     pub wal: quorate_wal::Options,
     /// Of the backend.
     pub backend: quorate_backend::Options,
     /// Of everything restored.
     pub recovery: recovery::Options,
-}
-
-/// What a member without data begins with.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Start {
-    /// Nothing is known: only a directory with data can be opened.
-    Restart,
-    /// A new cluster of these members, ordered by id.
-    Found {
-        /// This member.
-        member_id: MemberId,
-        /// All of them.
-        members: Vec<ClusterMember>,
-    },
-    /// A running cluster that has this member in its list already; its log comes from the others.
-    Join {
-        /// This member.
-        member_id: MemberId,
-        /// The cluster.
-        cluster_id: ClusterId,
-        /// Its members, which know more than this one until the log has come.
-        members: Vec<pb::Member>,
-    },
-}
-
-impl Start {
-    /// Makes the start of a new cluster of members with these names and peer URLs, of which `name` is this one.
-    ///
-    /// # Panics
-    /// When `name` is not among them.
-    pub fn found<'a>(
-        members: impl IntoIterator<Item = (&'a str, Vec<String>)>,
-        token: &str,
-        name: &str,
-    ) -> Self {
-        let mut own = None;
-        let mut founders: Vec<ClusterMember> = members
-            .into_iter()
-            .map(|(member, peer_urls)| {
-                let id = member_id(&peer_urls, token, None);
-                own = own.or((member == name).then_some(id));
-                ClusterMember {
-                    id: id.0,
-                    peer_urls,
-                    name: member.to_owned(),
-                    ..ClusterMember::default()
-                }
-            })
-            .collect();
-        founders.sort_by_key(|m| m.id);
-        Self::Found {
-            member_id: own.expect("the member is among the founders"),
-            members: founders,
-        }
-    }
-
-    /// Returns who the member is to be; `None` when only its data knows.
-    pub fn identity(&self) -> Option<Identity> {
-        match self {
-            Self::Restart => None,
-            Self::Found { member_id, members } => {
-                let ids: Vec<_> = members.iter().map(|m| MemberId(m.id)).collect();
-                Some(Identity {
-                    cluster_id: cluster_id(&ids).0,
-                    member_id: member_id.0,
-                })
-            }
-            Self::Join {
-                member_id,
-                cluster_id,
-                ..
-            } => Some(Identity {
-                cluster_id: cluster_id.0,
-                member_id: member_id.0,
-            }),
-        }
-    }
 }
 
 /// An opened data directory.
@@ -136,102 +64,6 @@ pub struct Opened {
     /// Held while the member runs, so that no second process opens the directory.
     pub lock: Box<dyn File>,
 }
-
-/// Why a data directory cannot be opened. Nothing in it was changed unless the variant says so.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Error {
-    /// The directory or a file in it cannot be used.
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Another process uses it.
-    InUse(PathBuf),
-    /// It belongs to etcd.
-    Etcd(PathBuf),
-    /// There is no data, and nobody said what to begin with.
-    NothingToStart,
-    /// There is a database but no log: acknowledged writes may be missing.
-    LogMissing {
-        /// Where the log should be.
-        wal_dir: PathBuf,
-        /// What the database says was applied.
-        applied: u64,
-    },
-    /// The database is ahead of the log: acknowledged writes may be missing.
-    LogTooShort {
-        /// Last index of the log.
-        last: u64,
-        /// What the database says was applied.
-        applied: u64,
-    },
-    /// The log begins after what the database holds: the database is an older copy.
-    BackendTooOld {
-        /// What the database says was applied.
-        applied: u64,
-        /// Where the log begins.
-        first: u64,
-    },
-    /// The log.
-    Wal(quorate_wal::Error),
-    /// The database.
-    Backend(quorate_backend::Error),
-    /// Snapshot files.
-    Snap(quorate_snap::Error),
-    /// The state in the database.
-    Recovery(recovery::Error),
-    /// The image of a received snapshot.
-    Install(ImageError),
-    /// The stored configuration of the cluster is damaged.
-    ConfState,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io { path, source } => write!(f, "cannot use {}: {source}", path.display()),
-            Self::InUse(path) => write!(
-                f,
-                "data directory {} is in use by another process",
-                path.display()
-            ),
-            Self::Etcd(path) => write!(
-                f,
-                "data directory {} belongs to etcd; opening etcd's files is not built yet",
-                path.display()
-            ),
-            Self::NothingToStart => f.write_str("there is no data and no initial cluster"),
-            Self::LogMissing { wal_dir, applied } => write!(
-                f,
-                "no write-ahead log in {}, but the database holds entries up to {applied}",
-                wal_dir.display()
-            ),
-            Self::LogTooShort { last, applied } => {
-                write!(
-                    f,
-                    "the write-ahead log ends at {last}, but the database holds entries up to {applied}"
-                )
-            }
-            Self::BackendTooOld { applied, first } => {
-                write!(
-                    f,
-                    "the database ends at {applied}, but the write-ahead log begins after {first}"
-                )
-            }
-            Self::Wal(e) => e.fmt(f),
-            Self::Backend(e) => e.fmt(f),
-            Self::Snap(e) => e.fmt(f),
-            Self::Recovery(e) => e.fmt(f),
-            Self::Install(e) => write!(f, "cannot install a snapshot from the leader: {e}"),
-            Self::ConfState => f.write_str("the stored configuration of the cluster is damaged"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// Term of the entries that found a cluster. Source: etcd v3.7.1 raft Bootstrap.
 const FOUNDING_TERM: u64 = 1;
@@ -272,15 +104,10 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
     // What a start that was killed left behind is no log yet.
     let has_log = Wal::exists(disk.as_ref(), &wal_dir).map_err(Error::Wal)?;
     let backend_path = snap_dir.join(BACKEND_FILE);
-    if !has_log && exists(disk, &backend_path)? {
-        let backend =
-            Backend::open(disk.clone(), &backend_path, options.backend).map_err(Error::Backend)?;
-        let applied = backend.durable().index;
-        if applied > 0 {
-            return Err(Error::LogMissing { wal_dir, applied });
-        }
+    if !has_log {
+        refuse_lost_log(disk, &backend_path, &wal_dir, options)?;
     }
-    let (wal, recovered) = if has_log {
+    let (mut wal, recovered) = if has_log {
         reopen(disk, &wal_dir, options)?
     } else {
         found(disk, &wal_dir, options)?
@@ -300,7 +127,16 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
         options: backend_options,
     };
     let backend = open_backend(&place, &recovered)?;
-    let log = check(&backend, recovered)?;
+    let mut log = check(&backend, recovered)?;
+    if options.alone && has_log {
+        alone::go_on(
+            &mut wal,
+            &mut log,
+            identity.member_id,
+            backend.durable().index,
+        )
+        .map_err(Error::Wal)?;
+    }
     let stores = recovery::restore(&backend, &options.recovery).map_err(Error::Recovery)?;
     let snap_identity = quorate_snap::Identity {
         cluster_id: identity.cluster_id,
@@ -320,6 +156,27 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
         place,
         lock,
     })
+}
+
+/// Refuses a database that holds something while its log is gone.
+fn refuse_lost_log(
+    disk: &Arc<dyn Disk>,
+    backend_path: &Path,
+    wal_dir: &Path,
+    options: &Options,
+) -> Result<(), Error> {
+    if !exists(disk, backend_path)? {
+        return Ok(());
+    }
+    let backend =
+        Backend::open(disk.clone(), backend_path, options.backend).map_err(Error::Backend)?;
+    match backend.durable().index {
+        0 => Ok(()),
+        applied => Err(Error::LogMissing {
+            wal_dir: wal_dir.to_owned(),
+            applied,
+        }),
+    }
 }
 
 /// Where the database of a received snapshot goes.

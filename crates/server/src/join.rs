@@ -174,7 +174,7 @@ async fn join(config: &Config, initial: &Bootstrap) -> Result<Start, String> {
 ///
 /// Source: etcd v3.7.1 server/etcdserver/cluster_util.go isCompatibleWithCluster.
 async fn is_compatible(config: &Config, running: &Running, own: MemberId) -> bool {
-    let timeout = Duration::from_millis(quorate_core::request_timeout_ms(crate::run::ms(
+    let timeout = Duration::from_millis(quorate_core::request_timeout_ms(crate::settings::ms(
         config.election_timeout(),
     )));
     let client = PeerClient::new(timeout);

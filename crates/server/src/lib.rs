@@ -15,6 +15,7 @@
 //! | `log` | writes log lines |
 //! | `signals` | waits for SIGTERM and SIGINT |
 
+mod alone;
 pub mod bootstrap;
 mod calls;
 pub mod config;
@@ -31,6 +32,7 @@ mod peers;
 mod queue;
 pub mod recovery;
 mod run;
+mod settings;
 mod signals;
 pub mod version;
 mod workers;

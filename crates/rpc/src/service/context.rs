@@ -1,25 +1,24 @@
 //! What the services of one thread share: the engine, the stores' readers, the watch hub.
 use std::cell::{Cell, Ref, RefCell};
-use std::collections::BTreeMap;
-use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{self, Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_auth::{Access, AuthReader, Identity, Operation, Stage};
 use quorate_core::{
-    Applied, Current, Handles, Intake, LiveStores, Outcome, Proposal, Request, Submission, View,
-    request_timeout_ms,
+    Applied, Current, Handles, Outcome, Proposal, Request, Submission, View, request_timeout_ms,
 };
 use quorate_mvcc::validate::Limits;
-use quorate_mvcc::{Reader, StreamId, WatchHub, WatchOptions};
+use quorate_mvcc::{Reader, WatchHub, WatchOptions};
 use quorate_proto::LeaseId;
 use quorate_proto::etcdserverpb::ResponseHeader;
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 
+use super::desk::WatchDesk;
+use super::vigil::{CommitWatch, LeaderWatch};
 use crate::clock::Clock;
 use crate::engine::{Engine, Mailboxes, Wait};
 use crate::leader::LeaderLink;
@@ -27,24 +26,8 @@ use crate::metadata::Metadata;
 use crate::metrics::{Registry, ThreadMetrics};
 use crate::status::Status;
 
-/// What one answer to a watcher costs its client to read, about: while so much was just sent, what comes next is gathered,
-/// so that a client with many watchers gets fewer and larger answers. What comes after a quiet moment goes out at once.
-const ANSWER_PAUSE: Duration = Duration::from_micros(2);
-
-/// A shorter pause is none: the runtime's timers are as coarse as this.
-const PAUSE_MIN: Duration = Duration::from_micros(500);
-const PAUSE_MAX: Duration = Duration::from_millis(4);
-
-/// Steps that the watch hub makes before other tasks of the thread get their turn.
-const WATCH_STEPS_MAX: usize = 16;
-
 /// How often ended tokens are dropped, in milliseconds.
 const TOKEN_SWEEP_MS: u64 = 1_000;
-
-/// Election timeouts without a leader after which streams that require one are ended.
-///
-/// Source: etcd v3.7.1 server/etcdserver/api/v3rpc/interceptor.go `maxNoLeaderCnt`.
-const NO_LEADER_MAX: u32 = 3;
 
 /// How long a request waits until what is committed is applied. Source: etcd v3.7.1 server.go applyTimeout.
 const CATCH_UP_MS: u64 = 1_000;
@@ -108,97 +91,6 @@ pub(crate) struct Context {
     stopping: tokio::sync::Notify,
 }
 
-/// The thread's watch hub, and the streams that wait for it.
-pub(crate) struct WatchDesk {
-    pub(crate) hub: RefCell<WatchHub<Reader>>,
-    wakers: RefCell<BTreeMap<StreamId, Waker>>,
-    is_due: Cell<bool>,
-    pump: RefCell<Option<Waker>>,
-    /// Runs out when the hub may be moved on again.
-    pause: RefCell<Option<Pin<Box<Sleep>>>>,
-    intake: Arc<dyn Intake>,
-    live: LiveStores,
-    /// That of the store that the hub reads.
-    generation: Cell<u64>,
-}
-
-impl WatchDesk {
-    /// Asks for the hub to be moved on.
-    pub(crate) fn nudge(&self) {
-        self.is_due.set(true);
-        if let Some(waker) = self.pump.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    /// Remembers whom to wake when the stream has output.
-    pub(crate) fn wait(&self, stream: StreamId, waker: &Waker) {
-        let mut wakers = self.wakers.borrow_mut();
-        match wakers.get_mut(&stream) {
-            Some(known) if known.will_wake(waker) => {}
-            Some(known) => *known = waker.clone(),
-            None => {
-                wakers.insert(stream, waker.clone());
-            }
-        }
-    }
-
-    /// Closes a stream.
-    pub(crate) fn close(&self, stream: StreamId) {
-        self.wakers.borrow_mut().remove(&stream);
-        self.hub.borrow_mut().close_stream(stream);
-        self.nudge();
-    }
-
-    /// Becomes ready when the pause after a large hand-out is over.
-    fn poll_rested(&self, cx: &mut task::Context<'_>) -> Poll<()> {
-        let mut pause = self.pause.borrow_mut();
-        if let Some(sleep) = pause.as_mut() {
-            task::ready!(sleep.as_mut().poll(cx));
-            *pause = None;
-        }
-        Poll::Ready(())
-    }
-
-    /// Moves the hub on by a bounded number of steps and wakes the streams that have output; says whether more is to be
-    /// done right away.
-    fn advance(&self) -> bool {
-        let mut hub = self.hub.borrow_mut();
-        let generation = self.live.generation();
-        if self.generation.replace(generation) != generation {
-            // A snapshot was installed: watchers go on from its store where they were.
-            hub.restored(self.live.reader());
-        }
-        let queued_before = hub.responses_queued();
-        let mut more = true;
-        for _ in 0..WATCH_STEPS_MAX {
-            // Watchers that silently stop would be worse than a member that restarts.
-            more = hub.advance().unwrap_or_else(|error| {
-                self.intake
-                    .fail(format!("cannot read history for watchers: {error}"));
-                false
-            });
-            if !more {
-                break;
-            }
-        }
-        let wakers = self.wakers.borrow();
-        for waker in hub
-            .take_ready()
-            .iter()
-            .filter_map(|stream| wakers.get(stream))
-        {
-            waker.wake_by_ref();
-        }
-        let queued = hub.responses_queued() - queued_before;
-        let pause = ANSWER_PAUSE.saturating_mul(u32::try_from(queued).unwrap_or(u32::MAX));
-        if pause >= PAUSE_MIN {
-            *self.pause.borrow_mut() = Some(Box::pin(sleep(pause.min(PAUSE_MAX))));
-        }
-        more
-    }
-}
-
 /// A request on its way through the log.
 pub(crate) struct Proposed {
     /// The number of its kind.
@@ -215,14 +107,6 @@ pub(crate) fn header(view: &View, revision: i64) -> ResponseHeader {
         revision,
         raft_term: view.term(),
     }
-}
-
-/// Ends the streams that require a leader when there has been none for too long.
-#[derive(Default)]
-struct LeaderWatch {
-    checked_ms: Cell<u64>,
-    misses: Cell<u32>,
-    lost: tokio::sync::Notify,
 }
 
 impl Context {
@@ -512,39 +396,6 @@ impl Context {
     /// Ends when there has been no leader for three election timeouts.
     pub(crate) async fn leader_lost(&self) {
         self.leader_watch.lost.notified().await;
-    }
-}
-
-/// Notices a log that hangs.
-#[derive(Default)]
-struct CommitWatch {
-    committed: Cell<u64>,
-    /// When an entry was last committed, or none waited for it.
-    moved_ms: Cell<u64>,
-}
-
-impl CommitWatch {
-    fn look(&self, now_ms: u64, view: &View) {
-        // What was appended is read first, so that it is not ahead of what is committed only by the time between.
-        let appended = view.appended();
-        let committed = view.committed();
-        if appended <= committed || committed != self.committed.replace(committed) {
-            self.moved_ms.set(now_ms);
-        }
-    }
-}
-
-impl LeaderWatch {
-    fn tick(&self, now_ms: u64, election_timeout_ms: u64, has_leader: bool) {
-        if now_ms < self.checked_ms.get() + election_timeout_ms {
-            return;
-        }
-        self.checked_ms.set(now_ms);
-        self.misses
-            .set(if has_leader { 0 } else { self.misses.get() + 1 });
-        if self.misses.get() >= NO_LEADER_MAX {
-            self.lost.notify_waiters();
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 mod auth;
 mod cluster;
 mod context;
+mod desk;
 mod endpoints;
 mod health;
 mod kv;
@@ -10,6 +11,7 @@ mod maintenance;
 mod measure;
 mod reflection;
 mod snapshot;
+mod vigil;
 mod watch;
 
 pub use context::ServiceOptions;

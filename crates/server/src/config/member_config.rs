@@ -87,6 +87,8 @@ pub struct Config {
     pub auth_token_ttl: Duration,
     /// Time above which applying or reading is slow.
     pub warning_apply_duration: Duration,
+    /// Whether this member is to be the only one of its cluster.
+    pub force_new_cluster: bool,
     /// Time between comparisons of all members' data; zero is never.
     pub corrupt_check_time: Duration,
     /// Time between comparisons of the members' hashes of compactions.
@@ -226,6 +228,7 @@ impl Config {
             bcrypt_cost: bcrypt_cost(flags).unwrap_or(BCRYPT_COST),
             auth_token_ttl: Duration::from_secs(flags.uint("auth-token-ttl")),
             warning_apply_duration: duration(flags, "warning-apply-duration"),
+            force_new_cluster: flags.switch("force-new-cluster"),
             corrupt_check_time: duration(flags, "corrupt-check-time"),
             compact_hash_check_time: duration(flags, "compact-hash-check-time"),
             warning_unary_request_duration: or_default(

@@ -17,7 +17,7 @@ use crate::calls::Calls;
 use crate::config::{Config, Gate, Url};
 use crate::installer::Installer;
 use crate::queue::Queue;
-use crate::run::ms;
+use crate::settings::ms;
 use crate::version;
 
 /// What the links are connected to.

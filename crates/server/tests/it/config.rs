@@ -71,9 +71,9 @@ fn a_configuration_that_is_refused_ends_with_1_and_touches_nothing() {
             "--cert-file is set to \"a\", which is not built yet",
         ),
         (
-            &["--force-new-cluster"],
+            &["--discovery-srv=example.org"],
             &[],
-            "--force-new-cluster is set to \"true\"",
+            "--discovery-srv is set to \"example.org\"",
         ),
         (
             &[

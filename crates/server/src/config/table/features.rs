@@ -27,7 +27,7 @@ pub(super) const FLAGS: &[Flag] = &[
 
 #[rustfmt::skip]
 pub(super) const UNSAFE: &[Flag] = &[
-    flag("force-new-cluster", Kind::Bool, "false", Effect::NotBuilt,
+    flag("force-new-cluster", Kind::Bool, "false", Effect::Built,
         "Makes this member the only one of its cluster."),
     flag("unsafe-no-fsync", Kind::Bool, "false", Effect::Built,
         "Does not wait for the disk; a power loss costs acknowledged writes.").yaml(Yaml::Same),

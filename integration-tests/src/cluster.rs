@@ -24,6 +24,3 @@ pub use member::{DiskKind, Member};
 pub use probe::Probe;
 pub use proxy::{Network, Place, Rules, Way};
 pub use scenario::{Program, SCENARIOS, Scenario, Step, Who, Wires};
-
-/// Whether Quorate forms clusters. While it does not, the tests that need one run only with a real etcd.
-pub const QUORATE_FORMS_CLUSTERS: bool = false;

@@ -1,7 +1,8 @@
 //! A member that goes on as the only one of its cluster (`--force-new-cluster`), after the others are lost for good.
 //!
-//! Nothing of the log is rewritten but what was never committed: entries that remove the others are appended and count as
-//! committed, so that the state comes about as if the cluster had agreed on it.
+//! All of its log counts as committed, and entries that remove the others are appended: the state comes about as if the cluster
+//! had agreed on it. Differs from etcd, which drops what this member does not know to be committed. That may have been
+//! acknowledged by a leader that is lost now; and what was not acknowledged may happen late, as after any lost answer.
 use std::collections::BTreeSet;
 
 use prost::Message as _;
@@ -9,15 +10,14 @@ use quorate_core::{Cluster, ClusterMember, LogStart};
 use quorate_proto::raftpb::{ConfChange, ConfChangeType};
 use quorate_wal::{Batch, Entry, Error, Wal};
 
-/// Entry types. Source: etcd's raftpb.
-const NORMAL: u8 = 0;
+/// Entry type of a configuration change.
 const CONF_CHANGE: u8 = 1;
 /// Where a member that is not in its own configuration is said to listen. Source: etcd v3.7.1 server/storage/util.go.
 const SOME_URL: &str = "http://localhost:2380";
 
-/// Drops what is not committed, and appends the removal of every other member as committed.
+/// Takes the whole log for committed, and appends the removal of every other member.
 ///
-/// `applied` is what the database holds: that much is committed whatever the log says.
+/// `applied` is what the database holds.
 ///
 /// # Errors
 /// When the log cannot be written.
@@ -31,26 +31,19 @@ pub(crate) fn go_on(
     own: u64,
     applied: u64,
 ) -> Result<(), Error> {
-    let commit = log.hard_state.commit.max(applied);
-    let had_tail = log.entries.last().is_some_and(|e| e.index > commit);
-    log.entries.retain(|e| e.index <= commit);
-    let others = members_at(log, applied);
-    let mut added = changes(&others, own);
-    if added.is_empty() && had_tail {
-        // An entry without effect takes the place of the tail, which must not come back.
-        added.push((NORMAL, Vec::new()));
-    }
+    let last = log.entries.last().map_or(applied, |e| e.index);
+    let added = changes(&members_at(log, applied), own);
     let term = log.hard_state.term;
-    let entries: Vec<Entry> = (commit + 1..)
+    let entries: Vec<Entry> = (last + 1..)
         .zip(added)
-        .map(|(index, (kind, data))| Entry {
+        .map(|(index, data)| Entry {
             term,
             index,
-            kind,
+            kind: CONF_CHANGE,
             data: data.into(),
         })
         .collect();
-    log.hard_state.commit = entries.last().map_or(commit, |e| e.index);
+    log.hard_state.commit = entries.last().map_or(last, |e| e.index);
     tracing::info!(
         commit_index = log.hard_state.commit,
         removed_members = entries.len(),
@@ -96,7 +89,7 @@ fn members_at(log: &LogStart, applied: u64) -> BTreeSet<u64> {
 }
 
 /// Makes the changes that leave only `own`: it comes first, because there must always be a voter.
-fn changes(members: &BTreeSet<u64>, own: u64) -> Vec<(u8, Vec<u8>)> {
+fn changes(members: &BTreeSet<u64>, own: u64) -> Vec<Vec<u8>> {
     let mut changes = Vec::new();
     if !members.contains(&own) {
         let member = ClusterMember {
@@ -118,8 +111,7 @@ fn changes(members: &BTreeSet<u64>, own: u64) -> Vec<(u8, Vec<u8>)> {
         node_id: Some(*id),
         context: None,
     }));
-    let encode = |change: ConfChange| (CONF_CHANGE, change.encode_to_vec());
-    changes.into_iter().map(encode).collect()
+    changes.iter().map(ConfChange::encode_to_vec).collect()
 }
 
 #[cfg(test)]
@@ -133,6 +125,8 @@ mod tests {
 
     use super::*;
 
+    const NORMAL: u8 = 0;
+
     fn entry(index: u64, kind: u8, data: Vec<u8>) -> Entry {
         Entry {
             term: 3,
@@ -143,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_committed_goes_and_the_others_are_removed_for_good() {
+    fn the_whole_log_stays_and_the_others_are_removed_for_good() {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
         let identity = Identity {
             cluster_id: 1,
@@ -160,7 +154,7 @@ mod tests {
         let entries = vec![
             entry(1, NORMAL, b"a".to_vec()),
             entry(2, CONF_CHANGE, add.encode_to_vec()),
-            entry(3, NORMAL, b"never committed".to_vec()),
+            entry(3, NORMAL, b"not known to be committed".to_vec()),
         ];
         let hard_state = HardState {
             term: 4,
@@ -185,14 +179,13 @@ mod tests {
                 ..ConfState::default()
             },
         };
-        // The database knows more than the hard state: what it holds was committed.
         go_on(&mut wal, &mut log, 5, 2).unwrap();
         drop(wal);
         let (_, recovered) = Wal::open(disk, dir, Options::default()).unwrap();
         assert_eq!(recovered.entries, log.entries);
         assert_eq!(recovered.hard_state, log.hard_state);
-        assert_eq!(log.hard_state.commit, 5);
-        let removed: Vec<_> = log.entries[2..]
+        assert_eq!(log.hard_state.commit, 6);
+        let removed: Vec<_> = log.entries[3..]
             .iter()
             .map(|e| {
                 assert_eq!((e.term, e.kind), (4, CONF_CHANGE));

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use quorate_integration_tests::checker::Hash;
-use quorate_integration_tests::cluster::{Cluster, DiskKind, Place, QUORATE_FORMS_CLUSTERS, Setup};
+use quorate_integration_tests::cluster::{Cluster, DiskKind, Place, Setup};
 use quorate_integration_tests::{Binary, Failure, Outcome};
 use quorate_proto::authpb::{Permission, permission};
 use quorate_proto::etcdserverpb::{
@@ -32,19 +32,9 @@ const SMALL_LOG: [&str; 2] = ["--snapshot-count=100", "--snapshot-catchup-entrie
 /// The programs of clusters to try, one after the other.
 fn subjects() -> Vec<Vec<Binary>> {
     let etcd = Binary::reference().unwrap();
-    let quorate = QUORATE_FORMS_CLUSTERS.then(|| Binary::quorate().unwrap());
-    let mut subjects: Vec<Vec<Binary>> = Vec::new();
-    subjects.extend(quorate.clone().map(|quorate| vec![quorate]));
-    if let (Some(etcd), Some(quorate)) = (etcd.clone(), quorate) {
-        subjects.push(vec![quorate, etcd]);
-    } else {
-        subjects.extend(etcd.map(|etcd| vec![etcd]));
-    }
-    if subjects.is_empty() {
-        println!(
-            "skipped: Quorate does not form clusters yet, and QUORATE_REFERENCE_ETCD is not set"
-        );
-    }
+    let quorate = Binary::quorate().unwrap();
+    let mut subjects = vec![vec![quorate.clone()]];
+    subjects.extend(etcd.map(|etcd| vec![quorate, etcd]));
     subjects
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use prost::Message as _;
 use quorate_backend::{Backend, Table};
 use quorate_core::{
-    CONF_STATE_KEY, Cluster, ClusterMember, ImageError, LogStart, Stores, image_file, install_image,
+    BACKEND_FILE, CONF_STATE_KEY, Cluster, ClusterMember, ImageError, LogStart, Stores, image_file,
+    install_image,
 };
 use quorate_disk::{Disk, File, OpenMode};
 use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState};
@@ -68,7 +69,6 @@ pub struct Opened {
 /// Term of the entries that found a cluster. Source: etcd v3.7.1 raft Bootstrap.
 const FOUNDING_TERM: u64 = 1;
 const LOCK_FILE: &str = "lock";
-const BACKEND_FILE: &str = "quorate.db";
 /// End of the name of a received image. Source: etcd v3.7.1 server/etcdserver/api/snap/db.go.
 const IMAGE_END: &str = ".snap.db";
 /// A database that was being made of an image.

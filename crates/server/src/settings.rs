@@ -13,8 +13,6 @@ use crate::{recovery, version};
 const FLUSH_BYTES: u64 = 8 << 20;
 /// Largest batch of entries handed to the log or applied at once. Source: etcd v3.7.1 maxSizePerMsg.
 const BATCH_BYTES: u64 = 1 << 20;
-/// Version that members like this one agree on.
-const CLUSTER_VERSION: &str = "3.7.0";
 /// Simple tokens held at once.
 const TOKENS_MAX: usize = 1_000_000;
 /// Connection threads at most; each is a runtime of its own.
@@ -105,7 +103,7 @@ pub(crate) fn member_config(config: &Config, opened: &Opened) -> quorate_core::C
         start_unix_ms: ms(unix),
         batch_bytes: BATCH_BYTES,
         strict_reconfig_check: config.strict_reconfig_check,
-        cluster_version: CLUSTER_VERSION.to_owned(),
+        cluster_version: version::CLUSTER_VERSION.to_owned(),
     }
 }
 

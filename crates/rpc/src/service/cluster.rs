@@ -1,14 +1,14 @@
 //! The service `Cluster`.
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_auth::Operation;
-use quorate_core::{Error, MemberChange, Outcome, Submission};
+use quorate_core::{MemberChange, Outcome, Submission};
 use quorate_proto::MemberId;
 use quorate_proto::etcdserverpb as pb;
 
 use super::context::{Context, decode, unexpected};
+use super::lease::of_leader;
 use crate::leader::Refused;
 use crate::message::Message;
 use crate::metadata::Metadata;
@@ -145,38 +145,26 @@ async fn promote(
     metadata: &Metadata,
     id: MemberId,
 ) -> Result<Vec<pb::Member>, Status> {
-    let ends_ms = context.now_ms() + context.request_timeout_ms();
-    loop {
-        let change = MemberChange::Promote { id };
-        let submit = |token| Submission::ChangeMembers { token, change };
-        let leader = match context.engine.submit(submit).await {
-            Outcome::Members { members, .. } => return Ok(members),
-            Outcome::Failed(Error::NotLeader { leader }) => leader,
-            other => return Err(unexpected(other)),
-        };
-        let left = Duration::from_millis(ends_ms.saturating_sub(context.now_ms()));
-        if left.is_zero() {
-            return Err(if leader.0 == 0 {
-                Status::NO_LEADER
-            } else {
-                Status::TIMEOUT
-            });
-        }
-        if let Some(forward) = &context.options.leader.0
-            && leader.0 != 0
-            && leader != context.handles.view.member_id()
-        {
-            let token = metadata.token.as_deref().map(str::to_owned);
-            match forward.promote(leader, id, token, left).await {
-                Ok(members) => return Ok(members),
-                Err(Refused::NotFound) => return Err(Status::MEMBER_NOT_FOUND),
-                Err(Refused::NotLearner) => return Err(Status::MEMBER_NOT_LEARNER),
-                Err(Refused::LearnerNotReady) => return Err(Status::LEARNER_NOT_READY),
-                Err(Refused::Unavailable(_)) => {}
-            }
-        }
-        tokio::time::sleep(super::lease::FORWARD_PAUSE).await;
-    }
+    let token = metadata.token.as_deref().map(str::to_owned);
+    let promoted = of_leader(
+        context,
+        |token| Submission::ChangeMembers {
+            token,
+            change: MemberChange::Promote { id },
+        },
+        |outcome| match outcome {
+            Outcome::Members { members, .. } => Ok(members),
+            other => Err(other),
+        },
+        |leader, to, left| leader.promote(to, id, token.clone(), left),
+    );
+    promoted.await?.map_err(|refused| match refused {
+        Refused::NotFound => Status::MEMBER_NOT_FOUND,
+        Refused::NotLearner => Status::MEMBER_NOT_LEARNER,
+        Refused::LearnerNotReady => Status::LEARNER_NOT_READY,
+        // It was asked again until the time was over.
+        Refused::Unavailable(_) => Status::TIMEOUT,
+    })
 }
 
 /// Checks and sorts peer URLs; `None` when there is none or one is not a URL to listen on.

@@ -18,7 +18,7 @@ use crate::seam::{Answer, Inbound, Outbound};
 use crate::status::{Code, Status};
 
 /// Pause between two questions of a leader that does not answer. Source: etcd v3.7.1 v3_server.go LeaseRenew.
-pub(super) const FORWARD_PAUSE: Duration = Duration::from_millis(50);
+const FORWARD_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn grant(context: &Rc<Context>, metadata: &Metadata, body: Bytes) -> Answer {
     let request: pb::LeaseGrantRequest = match decode_ref(&body) {
@@ -109,7 +109,7 @@ pub(super) async fn keep_alive(
 ///
 /// `ask` turns what the engine says into an answer, or into the leader to be asked with `forward`.
 /// Source: etcd v3.7.1 server/etcdserver/v3_server.go LeaseRenew, leaseTimeToLive.
-async fn of_leader<T>(
+pub(super) async fn of_leader<T>(
     context: &Context,
     ask: impl Fn(Token) -> Submission,
     read: impl Fn(Outcome) -> Result<T, Outcome>,

@@ -55,7 +55,12 @@ const LAYERS: &[Layer] = &[
 ];
 
 /// Packages that check or measure the others and may use any of them.
-const TOOLS: &[&str] = &["xtask", "quorate-benches", "quorate-integration-tests"];
+const TOOLS: &[&str] = &[
+    "xtask",
+    "quorate-benches",
+    "quorate-integration-tests",
+    "quorate-simulator",
+];
 
 /// Libraries that only some crates may name, tests aside.
 #[rustfmt::skip]

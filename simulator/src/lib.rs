@@ -1,0 +1,3 @@
+//! Whole clusters of the production code in one thread, from one seed.
+
+pub mod model;

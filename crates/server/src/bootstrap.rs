@@ -231,17 +231,20 @@ fn open_backend(place: &Place, recovered: &Recovered) -> Result<Backend, Error> 
 
 /// Where an image's database is in the log.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ImagePosition {
-    pub(crate) index: u64,
-    pub(crate) term: u64,
-    pub(crate) conf_state: ConfState,
+pub struct ImagePosition {
+    /// Last entry it holds.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// The configuration there.
+    pub conf_state: ConfState,
 }
 
 /// Reads where an image is in the log, without looking at the rest.
 ///
 /// # Errors
 /// When it is no image, is damaged or does not say.
-pub(crate) fn image_position(disk: &dyn Disk, path: &Path) -> Result<ImagePosition, String> {
+pub fn image_position(disk: &dyn Disk, path: &Path) -> Result<ImagePosition, String> {
     let image = ImageReader::open(disk, path).map_err(|e| e.to_string())?;
     let (mut index, mut term, mut conf_state) = (None, None, None);
     for row in image.rows(Table::Meta.name().as_bytes()) {

@@ -24,6 +24,20 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("transport_texts", texts),
 ];
 
+/// Says whether a message still comes out of a sealed stream with one of its bits turned round, which must never be.
+///
+/// For simulations, in which messages travel without a stream.
+pub fn pass_damaged(message: &Message, bit: u64) -> bool {
+    let mut sealed = seal(encode_batch(StreamKind::Message, vec![message.clone()]));
+    let mut bytes = sealed.copy_to_bytes(sealed.remaining()).to_vec();
+    let bits = bytes.len() as u64 * 8;
+    let position = usize::try_from(bit % bits / 8).unwrap_or(0);
+    bytes[position] ^= 1 << (bit % 8);
+    let mut unsealer = Unsealer::default();
+    unsealer.push(&bytes);
+    matches!(unsealer.next(), Ok(Some(_)))
+}
+
 /// A small generator of numbers; the same seed gives the same ones.
 pub(crate) struct Random(pub(crate) u64);
 

@@ -1,0 +1,133 @@
+//! What must hold when nothing goes wrong any more and all members have caught up.
+use std::collections::BTreeMap;
+
+use super::Violation;
+use crate::World;
+use crate::node::Machine;
+
+/// Rows of history looked at when revisions are counted.
+const HISTORY_ROWS_MAX: usize = 1 << 20;
+const HISTORY_BYTES_MAX: usize = 1 << 30;
+/// Files of the log that are no segments: one made ahead, one released, one that came too late.
+const SPARE_FILES_MAX: usize = 3;
+
+/// What a member holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Current revision.
+    pub revision: i64,
+    /// Compact revision.
+    pub compact_revision: i64,
+    /// Hash of all revisions.
+    pub hash: u32,
+}
+
+/// Returns what a member holds at a revision, 0 for the newest.
+///
+/// # Errors
+/// Why it cannot be read.
+pub(crate) fn state_of(machine: &Machine, revision: i64) -> Result<State, String> {
+    let running = machine.running.as_ref().ok_or("it does not run")?;
+    let reader = running.live.reader();
+    let hash = reader.hash_kv(revision).map_err(|e| e.to_string())?;
+    Ok(State {
+        revision: reader.current_revision(),
+        compact_revision: hash.compact_revision,
+        hash: hash.hash,
+    })
+}
+
+/// Checks that all members that run hold the same, without a gap.
+pub(crate) fn check_agreement(world: &World) -> Result<BTreeMap<u64, State>, Violation> {
+    let mut states: BTreeMap<u64, State> = BTreeMap::new();
+    for machine in world.machines().filter(|m| m.running.is_some()) {
+        let number = machine.number;
+        let state = match state_of(machine, 0) {
+            Ok(state) => state,
+            Err(_) if machine.damage.is_some() => continue,
+            Err(why) => {
+                let text = format!("m{number} cannot read what it holds: {why}");
+                return Err(Violation::new("state can be read", text));
+            }
+        };
+        check_density(machine, &state)?;
+        if let Some((first, expected)) = states.first_key_value()
+            && *expected != state
+        {
+            let text = format!("m{first} holds {expected:?}, m{number} holds {state:?}");
+            return Err(Violation::new("members agree", text));
+        }
+        states.insert(number, state);
+    }
+    Ok(states)
+}
+
+fn check_density(machine: &Machine, state: &State) -> Result<(), Violation> {
+    let Some(running) = machine.running.as_ref() else {
+        return Ok(());
+    };
+    let first = state.compact_revision.max(1) + 1;
+    let reader = running.live.reader();
+    let history = reader.history(
+        first,
+        state.revision + 1,
+        HISTORY_ROWS_MAX,
+        HISTORY_BYTES_MAX,
+    );
+    let seen: Vec<i64> = match history {
+        Ok(history) => history.iter().map(|r| r.main).collect(),
+        Err(_) if machine.damage.is_some() => return Ok(()),
+        Err(e) => {
+            let text = format!("m{} cannot read its history: {e}", machine.number);
+            return Err(Violation::new("state can be read", text));
+        }
+    };
+    let is_dense = seen.iter().copied().eq(first..=state.revision);
+    if is_dense {
+        return Ok(());
+    }
+    let gap = (first..=state.revision).zip(&seen).find(|(a, b)| a != *b);
+    let text = format!(
+        "m{} holds {} revisions from {first} to {}; the first gap is at {gap:?}",
+        machine.number,
+        seen.len(),
+        state.revision
+    );
+    Err(Violation::new("revisions are dense", text))
+}
+
+/// Checks that nothing is left over: nobody waits, nothing watches, no files lie about.
+pub(crate) fn check_floor(world: &World) -> Result<(), Violation> {
+    for machine in world.machines() {
+        let Some(running) = machine.running.as_ref() else {
+            continue;
+        };
+        let number = machine.number;
+        let leak = |text: String| Err(Violation::new("resources return to their floor", text));
+        let pending = running.member.view().proposals_pending();
+        if pending > 0 {
+            return leak(format!("{pending} proposals still wait on m{number}"));
+        }
+        let stats = running.hub.stats();
+        if stats.streams > 0 || stats.watchers > 0 || stats.pending_bytes > 0 {
+            return leak(format!("m{number} still holds {stats:?}"));
+        }
+        let (snap, wal) = machine.files();
+        let is_left = |name: &&String| {
+            let is_snapshot = name.ends_with(".snap") && !name.contains(".tmp");
+            !is_snapshot && *name != "quorate.db"
+        };
+        if let Some(name) = snap.iter().find(is_left) {
+            return leak(format!("{name} is left over on m{number}"));
+        }
+        let snapshots = snap.iter().filter(|name| name.ends_with(".snap")).count();
+        if snapshots > running.keep_snapshots.max(1) + 1 {
+            return leak(format!("{snapshots} snapshot files are left on m{number}"));
+        }
+        let spares = wal.iter().filter(|name| !name.ends_with(".wal")).count();
+        if spares > SPARE_FILES_MAX {
+            return leak(format!("{wal:?} are left in the log of m{number}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! What should happen sometimes: a counter for each, so that a run that never does it is noticed.
+use std::collections::BTreeMap;
+
+/// Every name that is counted, in the order of the report. A name that is not here cannot be counted.
+#[rustfmt::skip]
+pub const NAMES: &[&str] = &[
+    // Members.
+    "member became leader", "leader changed with writes in flight", "leader handed over for a slow disk",
+    "member applied its own removal", "member was told that it is removed", "member joined", "learner was promoted",
+    "member was wiped and replaced", "only voter wrote its log itself",
+    // Starts and ends.
+    "process killed", "power lost", "power lost everywhere at once", "power lost inside a disk operation",
+    "power lost while starting", "power lost while installing a snapshot", "power lost while flushing",
+    "power lost while compacting", "power lost while saving a snapshot", "power lost while preparing a segment",
+    "power lost with a log write under way", "stopped in order", "stopped in order while leading",
+    "restarted with other limits", "log was longer than the state at a start", "snapshot was installed by a start",
+    "start failed and was tried again", "start finished a torn tail",
+    // The log and snapshots.
+    "log segment was released", "log segment was prepared ahead", "log write waited for space", "snapshot saved",
+    "snapshot sent", "snapshot was lost on its way", "snapshot received", "snapshot installed",
+    "snapshot installed while compacting", "snapshot installed while flushing", "snapshot not wanted when it came",
+    "compaction ended", "compaction in several steps", "entry overwritten in a log",
+    // Messages.
+    "message lost", "message came twice", "message overtook another", "message damaged and refused",
+    "message for another member dropped", "link cut one way", "member cut off", "leader cut off",
+    "cluster cut in two", "two reach each other only through a third",
+    // Disks.
+    "sync failed", "write failed", "read failed", "read was damaged", "write was lost", "write went astray",
+    "bit rotted in the log", "bit rotted in the database", "bit rotted in a snapshot", "disk full",
+    "disk stalled for an election timeout", "member refused to start on a damaged disk",
+    "member stopped at a failed disk", "member stopped on a damaged disk", "cluster stopped beyond the atlas",
+    // Time.
+    "clock ran fast", "clock ran slow", "clock jumped", "wall clock jumped", "member paused", "leader paused",
+    "late ticks were made up for",
+    // Clients.
+    "put acknowledged", "put failed", "put lost with its member", "read answered", "watch read an event",
+    "watch stream crossed an installation", "log entry committed by another leader",
+];
+
+/// Counters of one run or of many.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    hits: BTreeMap<&'static str, u64>,
+}
+
+impl Coverage {
+    /// Counts a name.
+    ///
+    /// # Panics
+    /// In debug builds, when the name is not one of [`NAMES`].
+    pub fn hit(&mut self, name: &'static str) {
+        debug_assert!(NAMES.contains(&name), "{name:?} is not in the table");
+        *self.hits.entry(name).or_insert(0) += 1;
+    }
+
+    /// Returns how often a name was counted.
+    pub fn count(&self, name: &str) -> u64 {
+        self.hits.get(name).copied().unwrap_or(0)
+    }
+
+    /// Adds the counters of another.
+    pub fn add(&mut self, other: &Coverage) {
+        for (name, count) in &other.hits {
+            *self.hits.entry(name).or_insert(0) += count;
+        }
+    }
+
+    /// Lists the names that were never counted.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let missing = NAMES.iter().filter(|name| self.count(name) == 0);
+        missing.copied().collect()
+    }
+
+    /// Lists all that was counted, most often first.
+    pub fn sorted(&self) -> Vec<(&'static str, u64)> {
+        let mut all: Vec<_> = self
+            .hits
+            .iter()
+            .map(|(name, count)| (*name, *count))
+            .collect();
+        all.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_in_the_table_once() {
+        let mut names = NAMES.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), NAMES.len());
+    }
+}

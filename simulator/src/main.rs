@@ -1,0 +1,300 @@
+//! Runs seeds: see `simulator --help`.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a tool for the terminal, which measures itself and runs seeds on threads"
+)]
+use std::collections::BTreeSet;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use quorate_simulator::check::Violation;
+use quorate_simulator::coverage::Coverage;
+use quorate_simulator::plan::{FaultKind, Narrow};
+use quorate_simulator::{Ended, Report, Trace, run_seed, shrink};
+
+const HELP: &str = "\
+simulator [--seeds N] [--first S] [--jobs J]   many seeds, from S on; stops at the first that fails
+simulator --minutes M [--jobs J]               random seeds for so long
+simulator --seed N                             one seed with its whole trace
+simulator shrink --seed N                      the smallest run that fails in the same way
+  --without KIND[,KIND]    kinds of faults left out
+  --faults N               faults that happen at most
+  --operations N           operations that clients begin at most
+  --members N              members that found the cluster
+  --length-ms N            length of the first phase
+  --quiet                  no trace, no coverage
+  --keep-going             do not stop at the first that fails";
+
+/// What was asked for.
+#[derive(Default)]
+struct Asked {
+    shrink: bool,
+    seed: Option<u64>,
+    seeds: Option<u64>,
+    first: u64,
+    jobs: usize,
+    minutes: Option<u64>,
+    quiet: bool,
+    keep_going: bool,
+    narrow: Narrow,
+}
+
+fn parse(args: &[String]) -> Result<Asked, String> {
+    let mut asked = Asked {
+        first: 1,
+        jobs: 1,
+        ..Asked::default()
+    };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+        let number = |text: &String| {
+            let parsed = text.replace('_', "").parse::<u64>();
+            parsed.map_err(|e| format!("{arg} {text}: {e}"))
+        };
+        match arg.as_str() {
+            "shrink" => asked.shrink = true,
+            "--quiet" => asked.quiet = true,
+            "--keep-going" => asked.keep_going = true,
+            "--seed" => asked.seed = Some(number(value()?)?),
+            "--seeds" => asked.seeds = Some(number(value()?)?),
+            "--first" => asked.first = number(value()?)?,
+            "--jobs" => asked.jobs = usize::try_from(number(value()?)?).unwrap_or(1).max(1),
+            "--minutes" => asked.minutes = Some(number(value()?)?),
+            "--faults" => asked.narrow.faults = Some(number(value()?)?),
+            "--operations" => asked.narrow.operations = Some(number(value()?)?),
+            "--members" => asked.narrow.members = Some(number(value()?)?),
+            "--length-ms" => asked.narrow.length_ms = Some(number(value()?)?),
+            "--without" => {
+                for name in value()?.split(',') {
+                    let kind = FaultKind::named(name);
+                    let kind =
+                        kind.ok_or_else(|| format!("no kind of fault is called {name:?}"))?;
+                    asked.narrow.without.insert(kind);
+                }
+            }
+            _ => return Err(format!("unknown argument {arg:?}\n{HELP}")),
+        }
+    }
+    Ok(asked)
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|a| a == "--help") {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    let asked = match parse(&args) {
+        Ok(asked) => asked,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    let is_fine = match (asked.seed, asked.shrink) {
+        (Some(seed), true) => shrink_one(seed, &asked.narrow),
+        (Some(seed), false) => trace_one(seed, &asked),
+        (None, _) => many(&asked),
+    };
+    if is_fine {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    }
+}
+
+/// Runs a seed; a panic of what it runs is a violation.
+fn caught(seed: u64, narrow: &Narrow, trace: Trace) -> Report {
+    let result = panic::catch_unwind(AssertUnwindSafe(|| run_seed(seed, narrow, trace)));
+    result.unwrap_or_else(|payload| {
+        let text = payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+            .unwrap_or_default();
+        Report::of(seed, Violation::new("panic", text))
+    })
+}
+
+fn trace_one(seed: u64, asked: &Asked) -> bool {
+    let trace = if asked.quiet {
+        Trace::Off
+    } else {
+        Trace::Print
+    };
+    println!(
+        "{}",
+        quorate_simulator::plan::Plan::draw(seed, &asked.narrow).describe()
+    );
+    let report = caught(seed, &asked.narrow, trace);
+    println!(
+        "seed {seed}: {} events, {} entries, {} faults, {}.{:03} simulated s, digest {:016x}",
+        report.events,
+        report.committed,
+        report.faults,
+        report.simulated_ms / 1_000,
+        report.simulated_ms % 1_000,
+        report.digest
+    );
+    tell(&report, &asked.narrow)
+}
+
+/// Says how a run ended, and how to see it again.
+fn tell(report: &Report, narrow: &Narrow) -> bool {
+    let Ended::Violated(violation) = &report.ended else {
+        return true;
+    };
+    println!("seed {} FAILED: {violation}", report.seed);
+    println!(
+        "see it again: cargo xtask sim --seed {}{}",
+        report.seed,
+        flags(narrow)
+    );
+    false
+}
+
+fn flags(narrow: &Narrow) -> String {
+    let mut text = String::new();
+    let mut add = |name: &str, value: Option<u64>| {
+        if let Some(value) = value {
+            text.push_str(&format!(" --{name} {value}"));
+        }
+    };
+    add("faults", narrow.faults);
+    add("operations", narrow.operations);
+    add("members", narrow.members);
+    add("length-ms", narrow.length_ms);
+    if !narrow.without.is_empty() {
+        let names: BTreeSet<_> = narrow.without.iter().map(|k| k.name()).collect();
+        let names: Vec<_> = names.into_iter().collect();
+        text.push_str(&format!(" --without {}", names.join(",")));
+    }
+    text
+}
+
+fn shrink_one(seed: u64, narrow: &Narrow) -> bool {
+    let run = |narrow: &Narrow| match caught(seed, narrow, Trace::Off).ended {
+        Ended::Clean => None,
+        Ended::Violated(violation) => Some(violation.check),
+    };
+    panic::set_hook(Box::new(|_| {}));
+    let Some(smallest) = shrink(narrow, run) else {
+        println!("seed {seed} does not fail");
+        return true;
+    };
+    println!("the smallest run that fails in the same way:");
+    println!("cargo xtask sim --seed {seed}{}", flags(&smallest));
+    false
+}
+
+/// What threads that run seeds share.
+struct Shared {
+    next: AtomicU64,
+    stop: AtomicBool,
+    sum: Mutex<Sum>,
+}
+
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    failed: u64,
+    simulated_ms: u64,
+    events: u64,
+    committed: u64,
+    busy: Duration,
+    coverage: Coverage,
+}
+
+fn many(asked: &Asked) -> bool {
+    let begun = Instant::now();
+    let (first, last, ends) = match asked.minutes {
+        Some(minutes) => {
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
+            let seed = u64::try_from(now.as_nanos() & 0xffff_ffff_ffff).unwrap_or(1);
+            (
+                seed,
+                u64::MAX,
+                Some(begun + Duration::from_secs(60 * minutes)),
+            )
+        }
+        None => {
+            let last = asked.first.saturating_add(asked.seeds.unwrap_or(1_000));
+            (asked.first, last, None)
+        }
+    };
+    let shared = Shared {
+        next: AtomicU64::new(first),
+        stop: AtomicBool::new(false),
+        sum: Mutex::default(),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..asked.jobs {
+            scope.spawn(|| work(asked, &shared, last, ends));
+        }
+    });
+    let sum = shared
+        .sum
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    report(&sum, begun.elapsed(), asked.quiet);
+    sum.failed == 0
+}
+
+fn work(asked: &Asked, shared: &Shared, last: u64, ends: Option<Instant>) {
+    while !shared.stop.load(Ordering::Relaxed) && ends.is_none_or(|ends| Instant::now() < ends) {
+        let seed = shared.next.fetch_add(1, Ordering::Relaxed);
+        if seed >= last {
+            return;
+        }
+        let begun = Instant::now();
+        let report = caught(seed, &asked.narrow, Trace::Off);
+        let Ok(mut sum) = shared.sum.lock() else {
+            return;
+        };
+        sum.busy += begun.elapsed();
+        sum.seeds += 1;
+        sum.simulated_ms += report.simulated_ms;
+        sum.events += report.events;
+        sum.committed += report.committed;
+        sum.coverage.add(&report.coverage);
+        if !tell(&report, &asked.narrow) {
+            sum.failed += 1;
+            if !asked.keep_going {
+                shared.stop.store(true, Ordering::Relaxed);
+            }
+        }
+        if sum.seeds.is_multiple_of(500) {
+            println!("{} seeds, {} failed", sum.seeds, sum.failed);
+        }
+    }
+}
+
+fn report(sum: &Sum, took: Duration, quiet: bool) {
+    if !quiet {
+        for (name, count) in sum.coverage.sorted() {
+            println!("{count:>10} {name}");
+        }
+        for name in sum.coverage.missing() {
+            println!("     never {name}");
+        }
+    }
+    let busy_ms = sum.busy.as_millis().max(1);
+    println!(
+        "{} seeds, {} failed, {} s simulated, {} events, {} entries in {:.1} s: {} simulated seconds per CPU second",
+        sum.seeds,
+        sum.failed,
+        sum.simulated_ms / 1_000,
+        sum.events,
+        sum.committed,
+        took.as_secs_f64(),
+        u128::from(sum.simulated_ms) / busy_ms,
+    );
+}

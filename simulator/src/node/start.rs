@@ -1,0 +1,174 @@
+//! From a disk to a running member, as the server's `run` does it.
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use quorate_core::{AutoCompaction, Config, Member};
+use quorate_disk::Disk;
+use quorate_mvcc::WatchHub;
+use quorate_proto::etcdserverpb as pb;
+use quorate_server::bootstrap::{self, Opened, Start};
+use quorate_wal::Wal;
+
+use super::{DATA_DIR, Machine, Running, Status};
+use crate::Committed;
+
+/// Wall clock at the beginning of a run, in milliseconds since 1970.
+const WALL_MS: u64 = 1_700_000_000_000;
+/// Version that the members run, and that the cluster agrees on.
+pub(crate) const CLUSTER_VERSION: &str = "3.7.0";
+/// End of the name of an image that is being received.
+pub(super) const UNFINISHED_IMAGE: &str = ".snap.db.tmp";
+
+/// What a start found.
+pub(crate) struct Found {
+    pub(crate) is_new: bool,
+    /// Entries behind what the state holds.
+    pub(crate) unapplied: u64,
+    /// The log without its entries' data, for comparison with what was durable.
+    pub(crate) violation: Option<String>,
+}
+
+impl Machine {
+    /// Starts the member on what the disk holds.
+    ///
+    /// # Errors
+    /// Why it cannot, as the server would say it.
+    pub(crate) fn open(&mut self, now_ms: u64) -> Result<Found, String> {
+        self.epoch += 1;
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let options = self.bootstrap_options(&disk);
+        let opened = bootstrap::open(&disk, &options).map_err(|e| e.to_string())?;
+        self.remove_unfinished_images().map_err(|e| e.to_string())?;
+        let remotes = match options.start {
+            Start::Join { members, .. } => members,
+            Start::Restart | Start::Found { .. } => Vec::new(),
+        };
+        self.run(opened, remotes, now_ms)
+    }
+
+    fn bootstrap_options(&self, disk: &Arc<dyn Disk>) -> bootstrap::Options {
+        let joins = matches!(self.start, Start::Join { .. });
+        let has_log = Wal::exists(disk.as_ref(), &Self::wal_dir()).unwrap_or(false);
+        bootstrap::Options {
+            data_dir: PathBuf::from(DATA_DIR),
+            wal_dir: None,
+            start: if joins && has_log {
+                Start::Restart
+            } else {
+                self.start.clone()
+            },
+            alone: false,
+            wal: self.limits.wal(),
+            backend: self.limits.backend(),
+            recovery: self.limits.recovery(),
+        }
+    }
+
+    /// As the transport does when it opens its directory of images.
+    fn remove_unfinished_images(&self) -> std::io::Result<()> {
+        for name in self.disk.read_dir(&Self::snap_dir())? {
+            if name.to_string_lossy().ends_with(UNFINISHED_IMAGE) {
+                self.disk.remove_file(&Self::snap_dir().join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        opened: Opened,
+        remotes: Vec<pb::Member>,
+        now_ms: u64,
+    ) -> Result<Found, String> {
+        let Opened {
+            wal,
+            log,
+            stores,
+            snapshotter,
+            is_new,
+            place,
+            lock,
+            ..
+        } = opened;
+        let applied = stores.backend.applied().index;
+        let last = log.entries.last().map_or(log.snapshot.index, |e| e.index);
+        let found = Found {
+            is_new,
+            unapplied: last.saturating_sub(applied),
+            violation: self.durable.compare(&log),
+        };
+        self.durable.restart(&log);
+        self.log = log.entries.iter().map(Committed::of).collect();
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let own_ms = self.clock.at(now_ms);
+        let config = self.config(now_ms);
+        let member = Member::new(config, log, stores, &logger, own_ms)
+            .map_err(|e| format!("cannot start raft: {e}"))?;
+        let live = member.live();
+        let hub = WatchHub::new(live.reader(), self.limits.watch(self.random.number()));
+        self.links.clear();
+        self.status = Status::Up;
+        self.running = Some(Running {
+            number: self.number,
+            inbox: Vec::new(),
+            is_ready: false,
+            stops_ms: None,
+            hub_generation: live.generation(),
+            live,
+            hub,
+            compared: applied,
+            next_tick_ms: own_ms + self.limits.tick_ms,
+            remotes,
+            recovery: self.limits.recovery(),
+            keep_snapshots: self.limits.snapshots_kept,
+            member,
+            wal,
+            snapshotter,
+            place,
+            _lock: lock,
+            unwritten: Vec::new(),
+            writing: Vec::new(),
+            is_writing: false,
+            release: None,
+            flush: None,
+            compaction: None,
+            compaction_steps: 0,
+            saves: Default::default(),
+            prepare: None,
+            install: None,
+            peers: Default::default(),
+            is_watch_due: false,
+            removed_ms: None,
+            led: false,
+        });
+        Ok(found)
+    }
+
+    fn config(&mut self, now_ms: u64) -> Config {
+        let limits = &self.limits;
+        let wall_ms = WALL_MS + now_ms;
+        Config {
+            member_id: self.member_id,
+            cluster_id: self.cluster_id,
+            name: format!("m{}", self.number),
+            client_urls: vec![format!("http://m{}:2379", self.number)],
+            tick_ms: limits.tick_ms,
+            election_ticks: usize::try_from(limits.election_ticks).unwrap_or(10),
+            pre_vote: limits.pre_vote,
+            initial_election_tick_advance: limits.advance,
+            max_request_bytes: limits.max_request_bytes,
+            snapshot_count: limits.snapshot_count,
+            catchup_entries: limits.catchup_entries,
+            flush_interval_ms: limits.flush_ms,
+            flush_bytes: limits.flush_bytes,
+            quota_bytes: limits.quota_bytes,
+            lease_checkpoint: limits.checkpoint_ms.is_some(),
+            auto_compaction: AutoCompaction::Off,
+            seed: self.random.number(),
+            start_unix_ms: wall_ms.saturating_add_signed(self.clock.wall_offset_ms) + self.epoch,
+            batch_bytes: limits.batch_bytes,
+            strict_reconfig_check: limits.strict,
+            cluster_version: CLUSTER_VERSION.to_owned(),
+        }
+    }
+}

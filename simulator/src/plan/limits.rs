@@ -1,0 +1,196 @@
+//! Limits of a member, drawn small so that every edge is common.
+use quorate_mvcc::WatchOptions;
+use quorate_server::recovery;
+
+use crate::Random;
+
+/// Settings of a member and of its machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Milliseconds a tick. The same on all members.
+    pub tick_ms: u64,
+    /// Ticks of an election timeout. The same on all members.
+    pub election_ticks: u64,
+    /// Whether elections are probed first.
+    pub pre_vote: bool,
+    /// Whether the first election may be brought forward.
+    pub advance: bool,
+    /// Largest request, in bytes. The same on all members.
+    pub max_request_bytes: usize,
+    /// Entries between snapshots of the log.
+    pub snapshot_count: u64,
+    /// Entries kept behind the applied index.
+    pub catchup_entries: u64,
+    /// Snapshot files kept.
+    pub snapshots_kept: usize,
+    /// Milliseconds between flushes.
+    pub flush_ms: u64,
+    /// Unflushed bytes that start a flush.
+    pub flush_bytes: u64,
+    /// Bytes of entries in a batch.
+    pub batch_bytes: u64,
+    /// Bytes of a log segment.
+    pub segment_bytes: u64,
+    /// Bytes of the database's page cache.
+    pub page_cache_bytes: usize,
+    /// Bytes of the cache of values.
+    pub value_cache_bytes: u64,
+    /// Rows of a step of a compaction.
+    pub compaction_rows: usize,
+    /// Rows of a read of the database.
+    pub scan_rows: usize,
+    /// Bytes of recent events kept for watchers.
+    pub event_log_bytes: usize,
+    /// Bytes queued for a watcher.
+    pub outbox_bytes: usize,
+    /// Revisions in an answer to a watcher that is behind.
+    pub watch_revisions: usize,
+    /// Backend quota; 0 is the default.
+    pub quota_bytes: i64,
+    /// Whether remaining times of leases are replicated, and how often, in milliseconds. The same on all members.
+    pub checkpoint_ms: Option<u64>,
+    /// Milliseconds that a sync of the disk takes at most.
+    pub sync_ms: u64,
+    /// Whether changes that endanger the quorum are refused. The same on all members.
+    pub strict: bool,
+    /// Learners that the cluster may have. The same on all members.
+    pub max_learners: usize,
+    /// Cost of hashing passwords.
+    pub bcrypt_cost: u32,
+}
+
+/// Time to live of tokens, in milliseconds.
+const TOKEN_TTL_MS: u64 = 300_000;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tick_ms: 10,
+            election_ticks: 10,
+            pre_vote: true,
+            advance: true,
+            max_request_bytes: 1 << 20,
+            snapshot_count: 30,
+            catchup_entries: 10,
+            snapshots_kept: 3,
+            flush_ms: 30,
+            flush_bytes: 1 << 20,
+            batch_bytes: 1 << 12,
+            segment_bytes: 1 << 15,
+            page_cache_bytes: 1 << 20,
+            value_cache_bytes: 1 << 16,
+            compaction_rows: 1_000,
+            scan_rows: 4_096,
+            event_log_bytes: 1 << 20,
+            outbox_bytes: 48 << 10,
+            watch_revisions: 1_000,
+            quota_bytes: 0,
+            checkpoint_ms: None,
+            sync_ms: 2,
+            strict: false,
+            max_learners: 1,
+            bcrypt_cost: 4,
+        }
+    }
+}
+
+fn size(random: &mut Random, among: &[u64]) -> usize {
+    usize::try_from(random.choose(among)).unwrap_or(usize::MAX)
+}
+
+impl Limits {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let mut limits = Self {
+            tick_ms: random.choose(&[20, 50, 100, 100]),
+            election_ticks: random.choose(&[5, 10, 10]),
+            pre_vote: !random.one_in(5),
+            advance: !random.one_in(4),
+            checkpoint_ms: random.one_in(3).then(|| random.choose(&[500, 2_000])),
+            strict: random.one_in(2),
+            max_learners: size(random, &[1, 1, 2]),
+            max_request_bytes: size(random, &[4 << 10, 64 << 10, 1 << 20]),
+            ..Self::default()
+        };
+        limits.draw_own(random);
+        limits
+    }
+
+    /// Draws what may differ between members and between two starts of one.
+    pub(crate) fn draw_own(&mut self, random: &mut Random) {
+        self.snapshot_count = random.choose(&[5, 20, 60, 300]);
+        self.catchup_entries = random.choose(&[1, 5, 20, 200]);
+        self.snapshots_kept = size(random, &[1, 3]);
+        self.flush_ms = random.choose(&[10, 50, 200, 1_000]);
+        self.flush_bytes = random.choose(&[2 << 10, 16 << 10, 1 << 20]);
+        self.batch_bytes = random.choose(&[256, 2 << 10, 1 << 16]);
+        self.segment_bytes = random.choose(&[8 << 10, 32 << 10, 128 << 10]);
+        self.page_cache_bytes = size(random, &[64 << 10, 256 << 10, 1 << 20]);
+        self.value_cache_bytes = random.choose(&[0, 4 << 10, 64 << 10]);
+        self.compaction_rows = size(random, &[1, 5, 50, 1_000]);
+        self.scan_rows = size(random, &[2, 16, 256]);
+        self.event_log_bytes = size(random, &[512, 8 << 10, 256 << 10]);
+        self.outbox_bytes = size(random, &[256, 4 << 10, 48 << 10]);
+        self.watch_revisions = size(random, &[2, 20, 1_000]);
+        self.sync_ms = random.choose(&[1, 3, 10, 40]);
+    }
+
+    /// Returns the election timeout, in milliseconds.
+    pub fn election_ms(&self) -> u64 {
+        self.tick_ms * self.election_ticks
+    }
+
+    pub(crate) fn wal(&self) -> quorate_wal::Options {
+        quorate_wal::Options {
+            segment_bytes: self.segment_bytes,
+            ..quorate_wal::Options::default()
+        }
+    }
+
+    pub(crate) fn backend(&self) -> quorate_backend::Options {
+        quorate_backend::Options {
+            page_cache_bytes: self.page_cache_bytes,
+            value_cache_bytes: self.value_cache_bytes,
+            ..quorate_backend::Options::default()
+        }
+    }
+
+    pub(crate) fn recovery(&self) -> recovery::Options {
+        recovery::Options {
+            kv: quorate_mvcc::Options {
+                compaction_batch_rows: self.compaction_rows,
+                scan_batch_rows: self.scan_rows,
+                event_log_bytes_max: self.event_log_bytes,
+                index_chunk_keys: 1 + self.scan_rows / 4,
+                ..quorate_mvcc::Options::default()
+            },
+            lease: quorate_lease::Options {
+                min_ttl_s: i64::try_from((3 * self.election_ms() / 2).div_ceil(1_000)).unwrap_or(1),
+                revoke_retry_ms: quorate_core::request_timeout_ms(self.election_ms()),
+                checkpoint_interval_ms: self.checkpoint_ms,
+                ..quorate_lease::Options::default()
+            },
+            auth: quorate_auth::Options {
+                bcrypt_cost: self.bcrypt_cost,
+                token_provider: quorate_auth::TokenProvider::Simple {
+                    ttl_ms: TOKEN_TTL_MS,
+                    tokens_max: 64,
+                },
+            },
+            max_learners: self.max_learners,
+        }
+    }
+
+    pub(crate) fn watch(&self, seed: u64) -> WatchOptions {
+        WatchOptions {
+            seed,
+            progress_interval_ms: 2_000,
+            outbox_bytes_per_watcher: self.outbox_bytes,
+            outbox_bytes_max: 4 * self.outbox_bytes,
+            batch_revisions_max: self.watch_revisions,
+            stretch_rows: self.scan_rows,
+            watchers_per_step: 4,
+            live_revisions_per_step: 1 + self.watch_revisions / 4,
+            ..WatchOptions::default()
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! A run from its plan to its report: faults, then none, then a restart of everything.
+use std::collections::BTreeMap;
+
+use quorate_core::{Applied, Outcome};
+
+use crate::check::{State, Violation, check_agreement, check_floor, state_of};
+use crate::client::{Puts, Workload};
+use crate::coverage::Coverage;
+use crate::plan::{Narrow, Plan};
+use crate::{Trace, World};
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything held.
+    Clean,
+    /// Something did not.
+    Violated(Violation),
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// How it ended.
+    pub ended: Ended,
+    /// Digest of everything that happened: equal for equal plans.
+    pub digest: u64,
+    /// Events that happened.
+    pub events: u64,
+    /// Simulated milliseconds.
+    pub simulated_ms: u64,
+    /// Entries that were committed.
+    pub committed: u64,
+    /// Faults that happened.
+    pub faults: u64,
+    /// What was counted.
+    pub coverage: Coverage,
+    /// The last lines of the trace, if they were kept.
+    pub lines: Vec<String>,
+}
+
+/// Election timeouts within which a cluster without faults must serve, beside the time that requests may wait.
+const SERVES_WITHIN_ELECTIONS: u64 = 40;
+/// Milliseconds that a cluster beyond the atlas is watched for.
+const BEYOND_MS: u64 = 8_000;
+/// Milliseconds between two looks at whether something holds.
+const LOOK_MS: u64 = 20;
+
+impl Report {
+    /// Makes the report of a run that did not get to its end.
+    pub fn of(seed: u64, violation: Violation) -> Self {
+        Self {
+            seed,
+            ended: Ended::Violated(violation),
+            digest: 0,
+            events: 0,
+            simulated_ms: 0,
+            committed: 0,
+            faults: 0,
+            coverage: Coverage::default(),
+            lines: Vec::new(),
+        }
+    }
+}
+
+/// Runs a seed with the clients that its plan asks for.
+pub fn run_seed(seed: u64, narrow: &Narrow, trace: Trace) -> Report {
+    let plan = Plan::draw(seed, narrow);
+    let mut workload = Puts::new(&plan);
+    run(plan, &mut workload, trace)
+}
+
+/// Runs a plan with a workload.
+pub fn run(plan: Plan, workload: &mut dyn Workload, trace: Trace) -> Report {
+    let seed = plan.seed;
+    let begin_is_beyond = plan.is_beyond;
+    let mut world = World::new(plan, trace);
+    let begin_ms = world.now_ms();
+    let mut run = Run {
+        world: &mut world,
+        workload,
+    };
+    let ended = match run.all(begin_is_beyond) {
+        Ok(()) => Ended::Clean,
+        Err(violation) => Ended::Violated(violation),
+    };
+    Report {
+        seed,
+        ended,
+        digest: world.digest(),
+        events: world.events(),
+        simulated_ms: world.now_ms() - begin_ms,
+        committed: world.committed().len() as u64,
+        faults: world.faults_done(),
+        coverage: world.coverage().clone(),
+        lines: world.trace().lines(),
+    }
+}
+
+type Checked<T = ()> = Result<T, Violation>;
+
+struct Run<'a> {
+    world: &'a mut World,
+    workload: &'a mut dyn Workload,
+}
+
+impl Run<'_> {
+    fn all(&mut self, is_beyond: bool) -> Checked {
+        self.workload.start(self.world);
+        let length_ms = self.world.plan().length_ms;
+        self.run_ms(length_ms)?;
+        self.workload.stop(self.world);
+        self.world.end_faults();
+        if is_beyond {
+            return self.run_ms(BEYOND_MS);
+        }
+        self.converge("after the faults")?;
+        self.idle()?;
+        let states = self.agree()?;
+        self.workload.check(self.world)?;
+        self.world.restart_everything();
+        self.converge("after the restart of everything")?;
+        self.agree()?;
+        self.unchanged(&states)?;
+        self.workload.check(self.world)
+    }
+
+    /// Lets time pass.
+    fn run_ms(&mut self, ms: u64) -> Checked {
+        let until_ms = self.world.now_ms() + ms;
+        while self.world.step(until_ms) {
+            self.pump()?;
+        }
+        self.pump()
+    }
+
+    /// Tells the workload what has happened.
+    fn pump(&mut self) -> Checked {
+        loop {
+            if let Some(violation) = self.world.violation() {
+                return Err(violation.clone());
+            }
+            let notes = self.world.take_notes();
+            if notes.is_empty() {
+                return Ok(());
+            }
+            for note in notes {
+                if let Err(violation) = self.workload.note(self.world, note) {
+                    self.world.fail(violation.clone());
+                    return Err(violation);
+                }
+            }
+        }
+    }
+
+    fn run_until(
+        &mut self,
+        check: &'static str,
+        what: &str,
+        limit_ms: u64,
+        mut holds: impl FnMut(&mut Self) -> Checked<bool>,
+    ) -> Checked {
+        let end_ms = self.world.now_ms() + limit_ms;
+        while !holds(self)? {
+            if self.world.now_ms() >= end_ms {
+                let text = format!(
+                    "{what}: not within {limit_ms} ms; {}",
+                    self.world.describe()
+                );
+                let violation = Violation::new(check, text);
+                self.world.fail(violation.clone());
+                return Err(violation);
+            }
+            self.run_ms(LOOK_MS)?;
+        }
+        Ok(())
+    }
+
+    /// How long a cluster may take to serve again.
+    fn patience_ms(&self) -> u64 {
+        let election_ms = self.world.plan().limits.election_ms();
+        4 * quorate_core::request_timeout_ms(election_ms) + SERVES_WITHIN_ELECTIONS * election_ms
+    }
+
+    /// Waits until the cluster is whole, every member serves, and all have applied the same.
+    fn converge(&mut self, when: &str) -> Checked {
+        let limit_ms = self.patience_ms();
+        let whole = format!("{when}, all members run and one leads");
+        self.run_until("liveness", &whole, limit_ms, |run| {
+            Ok(run.world.is_whole() && run.world.leader().is_some())
+        })?;
+        for number in self.world.up() {
+            let serves = format!("{when}, m{number} serves a write");
+            let mut asked = None;
+            self.run_until("liveness", &serves, limit_ms, |run| {
+                if !run.world.is_up(number) {
+                    return Ok(true);
+                }
+                let answer = asked.and_then(|token| run.world.told(token));
+                match answer {
+                    Some(Outcome::Applied(Applied::Put(_))) => return Ok(true),
+                    Some(Outcome::Failed(error)) if is_an_answer(&error) => return Ok(true),
+                    Some(_) => asked = None,
+                    None => {}
+                }
+                if asked.is_none_or(|token| !run.world.waits(token)) {
+                    asked = run.world.probe(number);
+                }
+                Ok(false)
+            })?;
+        }
+        let same = format!("{when}, all members have applied the same");
+        self.run_until("liveness", &same, limit_ms, |run| Ok(run.world.is_level()))
+    }
+
+    fn idle(&mut self) -> Checked {
+        let limit_ms = self.patience_ms();
+        let what = "everybody is answered, or told that nobody answers";
+        self.run_until("liveness", what, limit_ms, |run| Ok(run.workload.is_idle()))?;
+        self.run_until("liveness", "all work ends", limit_ms, |run| {
+            Ok(run.world.is_level() && run.world.is_at_rest())
+        })
+    }
+
+    fn agree(&mut self) -> Checked<BTreeMap<u64, State>> {
+        self.run_until("liveness", "all members hold still", 60_000, |run| {
+            Ok(run.world.is_level() && run.world.is_at_rest())
+        })?;
+        let checked = check_agreement(self.world);
+        let checked = checked.and_then(|states| check_floor(self.world).map(|()| states));
+        if let Err(violation) = &checked {
+            self.world.fail(violation.clone());
+        }
+        checked
+    }
+
+    /// Checks that everybody still holds at the old revision what was there before the restart.
+    fn unchanged(&mut self, before: &BTreeMap<u64, State>) -> Checked {
+        for (number, old) in before {
+            let Some(machine) = self.world.machine(*number) else {
+                continue;
+            };
+            let now = match state_of(machine, old.revision) {
+                Ok(now) => now,
+                Err(_) if machine.running.is_none() || machine.damage.is_some() => continue,
+                Err(why) => {
+                    let text = format!("m{number} cannot read revision {}: {why}", old.revision);
+                    return Err(Violation::new("restart changes nothing", text));
+                }
+            };
+            let same = now.revision >= old.revision
+                && (now.compact_revision != old.compact_revision || now.hash == old.hash);
+            if !same {
+                let text = format!("m{number} held {old:?} and holds {now:?} after a restart");
+                return Err(Violation::new("restart changes nothing", text));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says whether a refusal is as good as an answer: the member is able to serve.
+fn is_an_answer(error: &quorate_core::Error) -> bool {
+    use quorate_core::Error as E;
+    matches!(error, E::NoSpace | E::Corrupt | E::Auth(_) | E::Mvcc(_))
+}

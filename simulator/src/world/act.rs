@@ -1,0 +1,370 @@
+//! Events, one after the other, as they reach a member.
+use quorate_proto::MemberId;
+
+use super::{Delivery, Event, Item, Note, World};
+use crate::node::{Machine, Running};
+
+/// Ticks made up for at most after a pause, as in the server's engine.
+const MAX_LATE_TICKS: u64 = 10;
+/// How long a removed member lives on, on its own clock, as in the server's engine.
+const REMOVAL_DELAY_MS: u64 = 1_000;
+/// Milliseconds between two steps of preparing a log segment, as in the server's workers.
+const PREPARE_PAUSE_MS: u64 = 2;
+
+/// What an event came to: why the member cannot go on, if it cannot.
+type Acted = Result<(), String>;
+
+impl World {
+    pub(super) fn happen(&mut self, item: Item) {
+        let Item {
+            machine: number,
+            epoch,
+            event,
+            ..
+        } = item;
+        match event {
+            Event::Wake(alarm) => return self.notes.push_back(Note::Wake(alarm)),
+            Event::Fault(kind) => return self.misfortune(kind),
+            Event::Operator => return self.operate(),
+            Event::Start => return self.start(number, epoch),
+            _ => {}
+        }
+        let now_ms = self.now_ms;
+        let Some(machine) = self.machines.get_mut(&number) else {
+            return;
+        };
+        // Messages reach whoever runs at the address; anything else belongs to one life of the member.
+        let is_stale = machine.epoch != epoch && !matches!(event, Event::Deliver(_));
+        if is_stale {
+            return;
+        }
+        if machine.is_paused(now_ms) {
+            let ms = machine.paused_until_ms - now_ms;
+            return self.after_in(ms, number, epoch, event);
+        }
+        let own_ms = machine.clock.at(now_ms);
+        let Some(running) = machine.running.as_mut() else {
+            return self.nobody_there(event);
+        };
+        running.member.handle_time(own_ms);
+        let acted = self.act(number, event);
+        self.settle_disk(number, acted);
+    }
+
+    /// Goes on after something that may have touched the disk.
+    pub(super) fn settle_disk(&mut self, number: u64, acted: Acted) {
+        let Some(machine) = self.machines.get(&number) else {
+            return;
+        };
+        if machine.running.is_none() {
+            return;
+        }
+        if !machine.has_power() {
+            return self.lose_power(number);
+        }
+        match acted {
+            Ok(()) => self.perform(number),
+            Err(why) => self.give_up(number, why),
+        }
+    }
+
+    fn nobody_there(&mut self, event: Event) {
+        if let Event::Deliver(delivery) = event {
+            self.return_to_sender(&delivery);
+        }
+    }
+
+    fn act(&mut self, number: u64, event: Event) -> Acted {
+        let Some(machine) = self.machines.get_mut(&number) else {
+            return Ok(());
+        };
+        let Some(running) = machine.running.as_mut() else {
+            return Ok(());
+        };
+        match event {
+            Event::Tick => self.tick(number),
+            Event::Inbox => {
+                let submissions = std::mem::take(&mut running.inbox);
+                running.member.handle_submissions(submissions);
+            }
+            Event::Deliver(delivery) => return self.deliver(number, delivery),
+            Event::SnapshotSent { to, ok } => running.member.handle_snapshot_sent(to, ok),
+            Event::Unreachable(id) => running.member.handle_unreachable(id),
+            Event::Log => return self.log_written(number),
+            Event::Flush => return self.flush(number),
+            Event::Compact => return self.compact(number),
+            Event::Save => {
+                running.save_snapshot()?;
+                self.hit("snapshot saved");
+            }
+            Event::Prepare => self.prepare(number),
+            Event::Install => return self.install(number),
+            Event::Watch => return self.watch(number),
+            Event::Versions => self.tell_versions(number),
+            Event::ToldRemoved => self.retire(number, "is told that it was removed"),
+            Event::Wake(_) | Event::Fault(_) | Event::Operator | Event::Start => {}
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, number: u64) {
+        let now_ms = self.now_ms;
+        let links = self.links_of(number);
+        let Some((machine, running)) = split(self.machines.get_mut(&number)) else {
+            return;
+        };
+        let own_ms = machine.clock.at(now_ms);
+        let tick_ms = machine.limits.tick_ms;
+        let mut late = 0;
+        while own_ms >= running.next_tick_ms {
+            if late == 0 {
+                running.member.set_links(links.clone());
+            }
+            running.member.handle_tick(own_ms);
+            running.next_tick_ms += tick_ms;
+            late += 1;
+            if late == MAX_LATE_TICKS {
+                running.next_tick_ms = own_ms + tick_ms;
+            }
+        }
+        let next_ms = machine.clock.true_ms(running.next_tick_ms - own_ms);
+        let is_over = running
+            .removed_ms
+            .is_some_and(|ms| own_ms >= ms + REMOVAL_DELAY_MS);
+        let stops = running.stops_ms;
+        let leads = running.member.leads();
+        if late > 1 {
+            self.hit("late ticks were made up for");
+        }
+        if is_over {
+            return self.retire(number, "ends, since it was removed");
+        }
+        if stops.is_some_and(|ms| !leads || now_ms >= ms) {
+            return self.finish_stop(number);
+        }
+        self.after(next_ms, number, Event::Tick);
+    }
+
+    fn deliver(&mut self, number: u64, delivery: Delivery) -> Acted {
+        let Some((machine, running)) = split(self.machines.get_mut(&number)) else {
+            return Ok(());
+        };
+        let message = &delivery.message;
+        let view = running.member.view();
+        if message.to != Some(machine.member_id.0) {
+            self.hit("message for another member dropped");
+            self.return_to_sender(&delivery);
+            return Ok(());
+        }
+        let from = MemberId(message.from.unwrap_or(0));
+        if view.is_removed(from) {
+            self.after_in(2, delivery.from, delivery.epoch, Event::ToldRemoved);
+            return Ok(());
+        }
+        let Delivery {
+            from: sender,
+            epoch,
+            mut message,
+            image,
+        } = delivery;
+        if let Some(image) = image {
+            let index = image_index(&message);
+            let Some(machine) = self.machines.get_mut(&number) else {
+                return Ok(());
+            };
+            let stored = machine
+                .store_image(index, &image)
+                .map_err(|e| e.to_string());
+            let ok = stored.is_ok();
+            let aligned = stored.and_then(|()| machine.align_image(&mut message));
+            self.after_in(
+                2,
+                sender,
+                epoch,
+                Event::SnapshotSent {
+                    to: MemberId(message.to.unwrap_or(0)),
+                    ok,
+                },
+            );
+            self.say(|| match &aligned {
+                Ok(()) => format!("m{number} stores the image of snapshot {index} from m{sender}"),
+                Err(why) => format!("m{number} refuses the image of snapshot {index}: {why}"),
+            });
+            if aligned.is_err() {
+                return Ok(());
+            }
+            self.hit("snapshot received");
+        }
+        if let Some(running) = self.running(number) {
+            running.member.handle_messages(vec![*message]);
+        }
+        Ok(())
+    }
+
+    fn log_written(&mut self, number: u64) -> Acted {
+        let Some((machine, running)) = split(self.machines.get_mut(&number)) else {
+            return Ok(());
+        };
+        running.is_writing = false;
+        let segments = running.wal.segment_count();
+        let written = running.write_log();
+        let is_released = running.wal.segment_count() < segments;
+        let synced = written?;
+        if machine.disk.operations() < machine.power_off_at.unwrap_or(u64::MAX) {
+            let batches = std::mem::take(&mut running.writing);
+            if machine.durable.appended(&batches) {
+                *machine.hides = machine.hides.saturating_sub(1);
+            }
+        }
+        if let Some(synced) = synced {
+            running.member.handle_synced(&synced);
+        }
+        let prepares = running.prepare.is_none();
+        if prepares && let Some(job) = running.wal.take_prepare_job() {
+            running.prepare = Some(job);
+            self.after(PREPARE_PAUSE_MS, number, Event::Prepare);
+        }
+        if is_released {
+            self.hit("log segment was released");
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, number: u64) -> Acted {
+        let Some(running) = self.running(number) else {
+            return Ok(());
+        };
+        if let Some(job) = running.flush.take() {
+            job.run()
+                .map_err(|e| format!("cannot flush the backend: {e}"))?;
+            running.member.handle_flushed();
+        }
+        Ok(())
+    }
+
+    fn compact(&mut self, number: u64) -> Acted {
+        let Some(running) = self.running(number) else {
+            return Ok(());
+        };
+        running.compaction_steps += 1;
+        let steps = running.compaction_steps;
+        if running.compact_step()? {
+            running.compaction_steps = 0;
+            self.hit("compaction ended");
+            if steps > 2 {
+                self.hit("compaction in several steps");
+            }
+        } else {
+            let ms = self.disk_ms(number, 1);
+            self.after(ms, number, Event::Compact);
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, number: u64) {
+        let Some(running) = self.running(number) else {
+            return;
+        };
+        let (more, done) = running.prepare_step();
+        if more {
+            self.after(PREPARE_PAUSE_MS, number, Event::Prepare);
+        }
+        if done {
+            self.hit("log segment was prepared ahead");
+        }
+    }
+
+    fn install(&mut self, number: u64) -> Acted {
+        let Some(running) = self.running(number) else {
+            return Ok(());
+        };
+        let Some(install) = running.install.take() else {
+            return Ok(());
+        };
+        let (compacts, flushes) = (running.compaction.is_some(), running.flush.is_some());
+        let watches = running.hub.stats().watchers > 0;
+        let stores = running.restore(install.index)?;
+        drop(running.member.handle_installed(stores));
+        running.compared = install.index - 1;
+        self.installs += 1;
+        self.say(|| format!("m{number} installs snapshot {}", install.index));
+        self.hit("snapshot installed");
+        for (is, name) in [
+            (compacts, "snapshot installed while compacting"),
+            (flushes, "snapshot installed while flushing"),
+            (watches, "watch stream crossed an installation"),
+        ] {
+            if is {
+                self.hit(name);
+            }
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, number: u64) -> Acted {
+        let own_ms = self.member_now_ms(number);
+        let Some(running) = self.running(number) else {
+            return Ok(());
+        };
+        running.hub.tick(own_ms);
+        let more = running.advance_watches()?;
+        let streams = running.hub.take_ready();
+        if !streams.is_empty() {
+            let machine = number;
+            self.notes
+                .push_back(Note::StreamsReady { machine, streams });
+        }
+        if more {
+            self.nudge(number);
+        }
+        Ok(())
+    }
+
+    pub(super) fn running(&mut self, number: u64) -> Option<&mut Running> {
+        self.machines.get_mut(&number)?.running.as_mut()
+    }
+}
+
+/// Borrows a machine and the member that runs on it, side by side.
+pub(super) fn split(machine: Option<&mut Machine>) -> Option<(Side<'_>, &mut Running)> {
+    let Machine {
+        running,
+        clock,
+        limits,
+        disk,
+        durable,
+        member_id,
+        power_off_at,
+        hides,
+        log,
+        ..
+    } = machine?;
+    let side = Side {
+        clock,
+        limits,
+        disk,
+        durable,
+        member_id: *member_id,
+        power_off_at: *power_off_at,
+        hides,
+        log,
+    };
+    Some((side, running.as_mut()?))
+}
+
+/// What of a machine lies beside the member that runs on it.
+pub(super) struct Side<'a> {
+    pub(super) clock: &'a crate::Clock,
+    pub(super) limits: &'a crate::plan::Limits,
+    pub(super) disk: &'a quorate_disk::SimDisk,
+    pub(super) durable: &'a mut crate::check::Durable,
+    pub(super) member_id: MemberId,
+    pub(super) power_off_at: Option<u64>,
+    pub(super) hides: &'a mut u8,
+    pub(super) log: &'a mut std::collections::BTreeMap<u64, crate::Committed>,
+}
+
+pub(super) fn image_index(message: &quorate_proto::raftpb::Message) -> u64 {
+    let metadata = message.snapshot.as_ref().and_then(|s| s.metadata.as_ref());
+    metadata.and_then(|m| m.index).unwrap_or(0)
+}

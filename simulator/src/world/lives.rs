@@ -1,0 +1,320 @@
+//! Starts and ends of members.
+use super::{Event, Note, World};
+use crate::check::Violation;
+use crate::node::Status;
+use crate::plan::FaultKind;
+
+/// How long a member that stops waits for another to lead, as in the server's engine.
+const TRANSFER_MS: u64 = 2_000;
+/// Milliseconds after which a member that ended by itself is started again.
+const RESTART_MS: u64 = 100;
+
+impl World {
+    /// Starts the member on a machine, unless it runs or never will again.
+    pub(super) fn start(&mut self, number: u64, epoch: u64) {
+        let now_ms = self.now_ms;
+        let is_due = self
+            .machines
+            .get(&number)
+            .is_some_and(|m| m.running.is_none() && m.epoch == epoch && m.status == Status::Down);
+        if !is_due {
+            return;
+        }
+        self.draw_limits_again(number);
+        let Some(machine) = self.machines.get_mut(&number) else {
+            return;
+        };
+        let opened = machine.open(now_ms);
+        if !machine.has_power() {
+            self.say(|| format!("m{number} loses power while it starts"));
+            self.hit("power lost while starting");
+            return self.lose_power(number);
+        }
+        let found = match opened {
+            Ok(found) => found,
+            Err(why) => return self.refuse(number, why),
+        };
+        if let Some(why) = found.violation {
+            return self.fail(Violation::new("durability", format!("m{number}: {why}")));
+        }
+        self.say(|| {
+            let new = if found.is_new { ", new" } else { "" };
+            format!(
+                "m{number} starts{new}, {} entries behind its log",
+                found.unapplied
+            )
+        });
+        if found.unapplied > 0 {
+            self.hit("log was longer than the state at a start");
+        }
+        let first = 1 + self.random.below(self.plan.limits.tick_ms);
+        self.after(first, number, Event::Tick);
+        self.settle_disk(number, Ok(()));
+    }
+
+    fn draw_limits_again(&mut self, number: u64) {
+        let one_in = self.plan.faults.rate(FaultKind::Limits);
+        let Some(machine) = self.machines.get_mut(&number) else {
+            return;
+        };
+        if machine.epoch > 0 && machine.random.one_in(one_in) {
+            machine.limits.draw_own(&mut machine.random);
+            self.hit("restarted with other limits");
+        }
+    }
+
+    /// A start that did not succeed.
+    fn refuse(&mut self, number: u64, why: String) {
+        let may_fail = self.may_fail(number);
+        let is_damaged = self
+            .machines
+            .get(&number)
+            .is_some_and(|m| m.damage.is_some());
+        self.say(|| format!("m{number} does not start: {why}"));
+        self.end(number, None);
+        if !may_fail {
+            let text = format!("m{number} does not start: {why}");
+            return self.fail(Violation::new("disks that nothing happened to", text));
+        }
+        if is_damaged {
+            self.hit("member refused to start on a damaged disk");
+            self.set_status(number, Status::Refused(why));
+            return;
+        }
+        self.hit("start failed and was tried again");
+        self.after(RESTART_MS * 5, number, Event::Start);
+    }
+
+    fn set_status(&mut self, number: u64, status: Status) {
+        if let Some(machine) = self.machines.get_mut(&number) {
+            machine.status = status;
+        }
+    }
+
+    /// A member that cannot go on: its process ends.
+    pub(super) fn give_up(&mut self, number: u64, why: String) {
+        let may_fail = self.may_fail(number);
+        let damage = self.machines.get(&number).and_then(|m| m.damage);
+        self.say(|| format!("m{number} cannot go on: {why}"));
+        self.end(number, None);
+        if !may_fail {
+            let text = format!("m{number} cannot go on, and nothing happened to its disk: {why}");
+            return self.fail(Violation::new("disks that nothing happened to", text));
+        }
+        if damage.is_some() {
+            self.hit("member stopped on a damaged disk");
+        } else {
+            self.hit("member stopped at a failed disk");
+        }
+        if why.contains("data was lost") || damage.is_some() && self.random.one_in(2) {
+            // Only an operator can help.
+            return self.set_status(number, Status::Refused(why));
+        }
+        let ms = RESTART_MS + self.random.below(3 * RESTART_MS);
+        self.after(ms, number, Event::Start);
+    }
+
+    /// The power goes: what was not synced is lost as chance has it.
+    pub(super) fn lose_power(&mut self, number: u64) {
+        let seed = self.random.number();
+        self.hit("power lost");
+        self.say(|| format!("m{number} loses power"));
+        let Some(machine) = self.machines.get(&number) else {
+            return;
+        };
+        if let Some(running) = &machine.running {
+            let names = [
+                (running.is_writing, "power lost with a log write under way"),
+                (running.flush.is_some(), "power lost while flushing"),
+                (running.compaction.is_some(), "power lost while compacting"),
+                (
+                    running.install.is_some(),
+                    "power lost while installing a snapshot",
+                ),
+                (
+                    !running.saves.is_empty(),
+                    "power lost while saving a snapshot",
+                ),
+                (
+                    running.prepare.is_some(),
+                    "power lost while preparing a segment",
+                ),
+            ];
+            for (is, name) in names {
+                if is {
+                    self.hit(name);
+                }
+            }
+        }
+        self.end(number, Some(seed));
+        let ms = self.back_ms();
+        self.after(ms, number, Event::Start);
+    }
+
+    /// The process is killed.
+    pub(super) fn kill(&mut self, number: u64) {
+        self.hit("process killed");
+        self.say(|| format!("m{number} is killed"));
+        self.end(number, None);
+        let ms = self.back_ms();
+        self.after(ms, number, Event::Start);
+    }
+
+    /// Draws how long a machine stays down.
+    fn back_ms(&mut self) -> u64 {
+        let election_ms = self.plan.limits.election_ms();
+        if self.random.one_in(4) {
+            return self.random.below(6 * election_ms) + election_ms;
+        }
+        1 + self.random.below(election_ms)
+    }
+
+    /// Ends the process on a machine, and tells everybody.
+    pub(super) fn end(&mut self, number: u64, lost_power: Option<u64>) {
+        let hidden = self.machines.get(&number).is_some_and(|m| m.hides > 0);
+        let Some(machine) = self.machines.get_mut(&number) else {
+            return;
+        };
+        let ran = machine.running.is_some();
+        machine.end(lost_power);
+        machine.is_faulty = false;
+        if hidden {
+            // What was lost at the log's end cannot be told from what was never written: its owner must not come back.
+            machine.status = Status::Refused("its log's end was damaged".to_owned());
+        }
+        let lost: Vec<_> = self
+            .waiting
+            .iter()
+            .filter(|(_, n)| **n == number)
+            .map(|(t, _)| *t)
+            .collect();
+        for token in lost {
+            self.waiting.remove(&token);
+            if !self.operator.lost(token) {
+                self.notes.push_back(Note::Lost {
+                    machine: number,
+                    token,
+                });
+            }
+        }
+        if ran {
+            self.notes.push_back(Note::Ended { machine: number });
+        }
+    }
+
+    /// The member is asked to stop in order: leadership moves first.
+    pub(super) fn begin_stop(&mut self, number: u64) {
+        let until_ms = self.now_ms + TRANSFER_MS;
+        let Some(running) = self.running(number) else {
+            return;
+        };
+        let leads = running.member.leads();
+        let moves = running.member.transfer_leadership_for_stop().is_some();
+        if moves {
+            running.stops_ms = Some(until_ms);
+        }
+        self.say(|| format!("m{number} is asked to stop"));
+        if leads {
+            self.hit("stopped in order while leading");
+        }
+        if !moves {
+            self.finish_stop(number);
+        }
+    }
+
+    /// Ends in order: callers are told, the log and the database are written, then the process ends.
+    pub(super) fn finish_stop(&mut self, number: u64) {
+        self.hit("stopped in order");
+        if let Some(running) = self.running(number) {
+            running.member.stop();
+        }
+        self.perform(number);
+        let failed = self.machines.get_mut(&number).and_then(|m| m.close().err());
+        if self.machines.get(&number).is_some_and(|m| !m.has_power()) {
+            return self.lose_power(number);
+        }
+        if let Some(why) = failed {
+            return self.give_up(number, why);
+        }
+        self.say(|| format!("m{number} has stopped"));
+        self.end(number, None);
+        let ms = self.back_ms();
+        self.after(ms, number, Event::Start);
+    }
+
+    /// A member that was removed ends for good.
+    pub(super) fn retire(&mut self, number: u64, why: &str) {
+        self.say(|| format!("m{number} {why}"));
+        if why.contains("told") {
+            self.hit("member was told that it is removed");
+        }
+        self.end(number, None);
+        self.set_status(number, Status::Removed);
+    }
+}
+
+impl World {
+    /// Restarts every member, each in its own way.
+    pub(crate) fn restart_everything(&mut self) {
+        self.say(|| "everything restarts".to_owned());
+        for number in self.up() {
+            match self.random.below(3) {
+                0 => self.kill(number),
+                1 => self.lose_power(number),
+                _ => self.finish_stop(number),
+            }
+        }
+    }
+
+    /// Says whether the member on a machine runs.
+    pub fn is_up(&self, number: u64) -> bool {
+        self.machine(number).is_some_and(|m| m.running.is_some())
+    }
+
+    /// Says whether a token is still to be answered.
+    pub fn waits(&self, token: quorate_core::Token) -> bool {
+        self.waiting.contains_key(&token)
+    }
+
+    /// Says whether all members that run have applied the same.
+    pub fn is_level(&self) -> bool {
+        let mut applied = self
+            .machines()
+            .filter_map(|m| Some(m.member()?.view().applied()));
+        let first = applied.next();
+        applied.all(|a| Some(a) == first)
+    }
+
+    /// Says whether no disk has anything to do.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.machines().filter_map(|m| m.running.as_ref()).all(|r| {
+            r.unwritten.is_empty()
+                && !r.is_writing
+                && r.compaction.is_none()
+                && r.install.is_none()
+                && r.saves.is_empty()
+                && !r.member.view().is_compacting()
+                && r.member.view().proposals_pending() == 0
+        })
+    }
+
+    /// Describes where everybody is, in one line.
+    pub fn describe(&self) -> String {
+        let one = |m: &crate::Machine| match m.member() {
+            None => format!("m{} {:?}", m.number, m.status),
+            Some(member) => {
+                let view = member.view();
+                format!(
+                    "m{} term {} leader {} committed {} applied {} members {:?}",
+                    m.number,
+                    view.term(),
+                    view.leader(),
+                    view.committed(),
+                    view.applied(),
+                    view.members().iter().map(|m| m.id).collect::<Vec<_>>()
+                )
+            }
+        };
+        self.machines().map(one).collect::<Vec<_>>().join("; ")
+    }
+}

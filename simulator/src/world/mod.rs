@@ -1,0 +1,414 @@
+//! The world that members live in: one queue of events, and everything that they happen to.
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+
+use bytes::Bytes;
+use quorate_core::{ClusterMember, Outcome, Token};
+use quorate_mvcc::StreamId;
+use quorate_proto::MemberId;
+use quorate_proto::raftpb::Message;
+use quorate_server::bootstrap::Start;
+use quorate_wal::Entry;
+
+use crate::check::{Invariants, Violation};
+use crate::coverage::Coverage;
+use crate::network::Network;
+use crate::node::{Image, Machine, Status, peer_url};
+use crate::plan::{FaultKind, Limits, Plan};
+use crate::{Random, Trace};
+
+mod act;
+mod damage;
+mod door;
+mod lives;
+mod nemesis;
+mod observe;
+mod operator;
+mod perform;
+mod send;
+
+use nemesis::Nemesis;
+use operator::Operator;
+
+/// An entry of the replicated log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its position.
+    pub index: u64,
+    /// The term in which a leader appended it.
+    pub term: u64,
+    /// Its raft type: 0 for a request, 1 for a change of members.
+    pub kind: u8,
+    /// Its bytes: an `InternalRaftRequest` or a `ConfChange`, or nothing.
+    pub data: Bytes,
+}
+
+impl Committed {
+    pub(crate) fn of(entry: &Entry) -> (u64, Self) {
+        let committed = Self {
+            index: entry.index,
+            term: entry.term,
+            kind: entry.kind,
+            data: entry.data.clone(),
+        };
+        (entry.index, committed)
+    }
+}
+
+/// Something that a workload is told.
+#[derive(Debug)]
+pub enum Note {
+    /// An entry is committed: the next one, each once, in order. It comes before any answer that rests on it.
+    Committed(Committed),
+    /// A submission was answered.
+    Answered {
+        /// By whom.
+        machine: u64,
+        /// Which.
+        token: Token,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A submission will not be answered: its member ended. It may have been applied, or may be yet.
+    Lost {
+        /// Whose.
+        machine: u64,
+        /// Which.
+        token: Token,
+    },
+    /// An alarm set with [`World::wake`].
+    Wake(u64),
+    /// Streams of a member's watch hub have output.
+    StreamsReady {
+        /// Whose.
+        machine: u64,
+        /// Which.
+        streams: Vec<StreamId>,
+    },
+    /// A member is ready: clients may reach it.
+    Ready {
+        /// Which.
+        machine: u64,
+    },
+    /// A member ended: its streams are closed, and what was asked of it is lost.
+    Ended {
+        /// Which.
+        machine: u64,
+    },
+}
+
+/// Something that happens at a time.
+#[derive(Debug)]
+enum Event {
+    Tick,
+    Inbox,
+    Deliver(Delivery),
+    SnapshotSent { to: MemberId, ok: bool },
+    Unreachable(MemberId),
+    Log,
+    Flush,
+    Compact,
+    Save,
+    Prepare,
+    Install,
+    Watch,
+    Versions,
+    ToldRemoved,
+    Start,
+    Fault(FaultKind),
+    Operator,
+    Wake(u64),
+}
+
+/// A message on its way.
+#[derive(Debug)]
+struct Delivery {
+    from: u64,
+    /// Life of the sender.
+    epoch: u64,
+    message: Box<Message>,
+    image: Option<Image>,
+}
+
+/// An event in the queue.
+struct Item {
+    at_ms: u64,
+    sequence: u64,
+    /// 0 for the world itself.
+    machine: u64,
+    epoch: u64,
+    event: Event,
+}
+
+impl Ord for Item {
+    /// The earliest is the greatest.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at_ms, other.sequence).cmp(&(self.at_ms, self.sequence))
+    }
+}
+
+impl PartialOrd for Item {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        self.sequence == other.sequence
+    }
+}
+
+impl Eq for Item {}
+
+/// A cluster and everything around it.
+pub struct World {
+    plan: Plan,
+    now_ms: u64,
+    queue: BinaryHeap<Item>,
+    sequence: u64,
+    machines: BTreeMap<u64, Machine>,
+    network: Network,
+    /// For what takes how long.
+    random: Random,
+    next_token: u64,
+    /// Who was asked what a token stands for.
+    waiting: BTreeMap<Token, u64>,
+    /// Tokens whose callers have gone.
+    cancelled: BTreeSet<Token>,
+    notes: VecDeque<Note>,
+    /// The log that the cluster has agreed on.
+    committed: Vec<Committed>,
+    invariants: Invariants,
+    operator: Operator,
+    nemesis: Nemesis,
+    violation: Option<Violation>,
+    coverage: Coverage,
+    trace: Trace,
+    digest: u64,
+    events: u64,
+    /// Snapshots installed by members that ran.
+    installs: u64,
+}
+
+/// When a run begins.
+const BEGIN_MS: u64 = 1_000;
+
+impl World {
+    /// Makes the world of a plan, with its founding members started.
+    pub fn new(plan: Plan, trace: Trace) -> Self {
+        let mut world = Self {
+            now_ms: BEGIN_MS,
+            queue: BinaryHeap::new(),
+            sequence: 0,
+            machines: BTreeMap::new(),
+            network: Network::new(plan.seed, &plan.faults),
+            random: Random::of(plan.seed, "world"),
+            next_token: 1,
+            waiting: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
+            notes: VecDeque::new(),
+            committed: Vec::new(),
+            invariants: Invariants::default(),
+            operator: Operator::new(&plan),
+            nemesis: Nemesis::new(&plan),
+            violation: None,
+            coverage: Coverage::default(),
+            trace,
+            digest: plan.seed,
+            events: 0,
+            installs: 0,
+            plan,
+        };
+        world.found();
+        world
+    }
+
+    fn found(&mut self) {
+        let numbers = 1..=self.plan.members;
+        let founder = |number: u64| ClusterMember {
+            id: number,
+            name: format!("m{number}"),
+            peer_urls: vec![peer_url(number)],
+            ..ClusterMember::default()
+        };
+        let members: Vec<_> = numbers.clone().map(founder).collect();
+        for number in numbers {
+            let start = Start::Found {
+                member_id: MemberId(number),
+                members: members.clone(),
+            };
+            let limits = self.limits_of(number);
+            self.add_machine(number, start, limits);
+            self.after(1, number, Event::Start);
+        }
+        self.begin_faults();
+    }
+
+    /// Draws the limits of a machine: the cluster's, and its own.
+    fn limits_of(&mut self, number: u64) -> Limits {
+        let mut limits = self.plan.limits.clone();
+        if number > 1
+            && !self
+                .plan
+                .faults
+                .iter()
+                .all(|(kind, _)| kind != FaultKind::Limits)
+        {
+            let purpose = format!("limits of {number}");
+            limits.draw_own(&mut Random::of(self.plan.seed, &purpose));
+        }
+        limits
+    }
+
+    fn add_machine(&mut self, number: u64, start: Start, limits: Limits) {
+        let seed = Random::of(self.plan.seed, &format!("machine {number}")).number();
+        let machine = Machine::new(number, start, limits, seed, self.now_ms);
+        self.machines.insert(number, machine);
+    }
+
+    /// Puts an event into the queue.
+    fn after(&mut self, ms: u64, machine: u64, event: Event) {
+        let epoch = self.machines.get(&machine).map_or(0, |m| m.epoch);
+        self.after_in(ms, machine, epoch, event);
+    }
+
+    fn after_in(&mut self, ms: u64, machine: u64, epoch: u64, event: Event) {
+        self.sequence += 1;
+        self.queue.push(Item {
+            at_ms: self.now_ms + ms,
+            sequence: self.sequence,
+            machine,
+            epoch,
+            event,
+        });
+    }
+
+    /// Lets the next event happen unless it comes after a time; says whether one did.
+    pub fn step(&mut self, until_ms: u64) -> bool {
+        if self.queue.peek().is_none_or(|item| item.at_ms > until_ms) {
+            self.now_ms = self.now_ms.max(until_ms);
+            return false;
+        }
+        let Some(item) = self.queue.pop() else {
+            return false;
+        };
+        self.now_ms = self.now_ms.max(item.at_ms);
+        self.events += 1;
+        self.fold(item.at_ms ^ item.sequence << 24 ^ item.machine << 56);
+        self.happen(item);
+        true
+    }
+
+    /// Folds a number into the digest of everything that happened.
+    fn fold(&mut self, number: u64) {
+        self.digest = (self.digest ^ number)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(23);
+    }
+
+    /// Takes what there is to tell.
+    pub fn take_notes(&mut self) -> VecDeque<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Notes that something must not have happened; the first stays.
+    pub fn fail(&mut self, violation: Violation) {
+        self.say(|| format!("VIOLATION {violation}"));
+        self.violation.get_or_insert(violation);
+    }
+
+    /// Returns what must not have happened, and did.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// Writes a line into the trace when there is one.
+    pub fn say(&mut self, text: impl FnOnce() -> String) {
+        if self.trace.is_on() {
+            let text = text();
+            self.trace.line(self.now_ms, &text);
+        }
+    }
+
+    /// Counts something that should happen sometimes.
+    pub fn hit(&mut self, name: &'static str) {
+        self.coverage.hit(name);
+    }
+
+    /// Returns the plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Returns the counters.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// Returns the lines that were kept.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Returns the digest of everything that happened so far.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Returns how many events have happened.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Returns how many faults have happened.
+    pub fn faults_done(&self) -> u64 {
+        self.nemesis.done()
+    }
+
+    /// Returns how many snapshots were installed by members that ran.
+    pub fn installs(&self) -> u64 {
+        self.installs
+    }
+
+    /// Returns the log that the cluster has agreed on.
+    pub fn committed(&self) -> &[Committed] {
+        &self.committed
+    }
+
+    /// Returns a machine.
+    pub fn machine(&self, number: u64) -> Option<&Machine> {
+        self.machines.get(&number)
+    }
+
+    /// Lists the machines, those that are gone for good too.
+    pub fn machines(&self) -> impl Iterator<Item = &Machine> + '_ {
+        self.machines.values()
+    }
+
+    /// Lists the numbers of machines whose member runs.
+    pub fn up(&self) -> Vec<u64> {
+        let up = self.machines.values().filter(|m| m.running.is_some());
+        up.map(|m| m.number).collect()
+    }
+
+    /// Lists the numbers of machines that still belong to the cluster, as far as anybody knows.
+    pub(crate) fn standing(&self) -> BTreeSet<u64> {
+        let gone = |m: &&Machine| !matches!(m.status, Status::Removed);
+        self.machines
+            .values()
+            .filter(gone)
+            .map(|m| m.number)
+            .collect()
+    }
+
+    /// Returns the machine whose member leads in the highest term.
+    pub fn leader(&self) -> Option<u64> {
+        self.machines
+            .values()
+            .filter_map(|m| Some((m.number, m.member()?)))
+            .filter(|(_, member)| member.leads())
+            .max_by_key(|(_, member)| member.view().term())
+            .map(|(number, _)| number)
+    }
+}

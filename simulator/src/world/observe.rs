@@ -1,0 +1,91 @@
+//! Looks at a member after every step, and gathers what the cluster has agreed on.
+use super::{Committed, Note, World};
+use crate::check::Violation;
+
+impl World {
+    /// Looks at a member: invariants, and entries that are newly committed.
+    pub(super) fn observe(&mut self, number: u64) {
+        let Some(machine) = self.machines.get_mut(&number) else {
+            return;
+        };
+        let Some(running) = machine.running.as_mut() else {
+            return;
+        };
+        let view = running.member.view();
+        let leads = running.member.leads();
+        let (began, committed) = (leads && !running.led, view.committed());
+        running.led = leads;
+        let mut violation = self.invariants.look(number, running);
+        if began {
+            violation = violation.or_else(|| {
+                complete(
+                    number,
+                    &machine.log,
+                    &self.committed,
+                    running.member.view().applied(),
+                )
+            });
+        }
+        let mut fresh = Vec::new();
+        while violation.is_none()
+            && let Some(first) = machine.log.first_entry()
+            && *first.key() <= committed
+        {
+            let known = usize::try_from(*first.key() - 1)
+                .ok()
+                .and_then(|at| self.committed.get(at));
+            match known {
+                Some(known) if *known == *first.get() => {
+                    first.remove();
+                }
+                Some(known) => violation = Some(differs(number, known, first.get())),
+                None if *first.key() == self.committed.len() as u64 + 1 => {
+                    let entry = first.remove();
+                    fresh.push(entry.clone());
+                    self.committed.push(entry);
+                }
+                // What lies before it came with a snapshot that nobody else has told of yet.
+                None => break,
+            }
+        }
+        for entry in fresh {
+            self.fold(entry.index ^ entry.term << 40 ^ (entry.data.len() as u64) << 20);
+            self.notes.push_back(Note::Committed(entry));
+        }
+        if let Some(violation) = violation {
+            self.fail(violation);
+        }
+    }
+}
+
+fn differs(number: u64, known: &Committed, found: &Committed) -> Violation {
+    let text = format!(
+        "entry {} of term {} was committed, but m{number} commits one of term {} ({} and {} bytes)",
+        known.index,
+        known.term,
+        found.term,
+        known.data.len(),
+        found.data.len()
+    );
+    Violation::new("log matching", text)
+}
+
+/// A leader has all that was ever committed.
+fn complete(
+    number: u64,
+    log: &std::collections::BTreeMap<u64, Committed>,
+    committed: &[Committed],
+    applied: u64,
+) -> Option<Violation> {
+    let newest = committed.last()?;
+    let is_known = applied >= newest.index || log.get(&newest.index).is_none_or(|e| e == newest);
+    let last = log.last_key_value().map_or(u64::MAX, |(index, _)| *index);
+    let is_there = is_known && last >= newest.index;
+    (!is_there).then(|| {
+        let text = format!(
+            "m{number} leads, but entry {} of term {} is committed and not in its log, which ends at {last}",
+            newest.index, newest.term
+        );
+        Violation::new("leader completeness", text)
+    })
+}

@@ -1,0 +1,289 @@
+//! Who looks after the cluster: replaces members that are lost, and adds, promotes and removes members for no reason.
+//!
+//! What is to be done follows from what the members say, so that an answer that is lost does no harm.
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_core::{MemberChange, Outcome, Proposal, Request, Submission, Token};
+use quorate_proto::MemberId;
+use quorate_proto::etcdserverpb as pb;
+use quorate_server::bootstrap::Start;
+
+use super::{Event, World};
+use crate::Random;
+use crate::node::{Status, machine_at, peer_url};
+use crate::plan::Plan;
+
+/// Milliseconds between two looks.
+const LOOK_MS: u64 = 300;
+/// Milliseconds after which an answer is waited for no longer.
+const PATIENCE_MS: u64 = 8_000;
+
+/// What somebody wants for no reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    AddLearner,
+    Promote,
+    Remove,
+}
+
+/// The operator and what waits for an answer.
+pub(super) struct Operator {
+    /// Members that the cluster is to have.
+    target: usize,
+    next_number: u64,
+    wish: Option<(Wish, u64)>,
+    pending: Option<(Token, u64)>,
+    mine: BTreeSet<Token>,
+    answers: BTreeMap<Token, Outcome>,
+    /// Members as they were known last.
+    members: Vec<pb::Member>,
+    is_finishing: bool,
+}
+
+impl Operator {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            target: usize::try_from(plan.members).unwrap_or(usize::MAX),
+            next_number: plan.members + 1,
+            wish: None,
+            pending: None,
+            mine: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            members: Vec::new(),
+            is_finishing: false,
+        }
+    }
+
+    /// Says whether no change of members is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.pending.is_none() && self.wish.is_none()
+    }
+
+    pub(super) fn takes(&self, token: Token) -> bool {
+        self.mine.contains(&token)
+    }
+
+    /// Takes that a token will not be answered; says whether it was one of the operator's.
+    pub(super) fn lost(&mut self, token: Token) -> bool {
+        if self.pending.is_some_and(|(t, _)| t == token) {
+            self.pending = None;
+        }
+        self.mine.remove(&token)
+    }
+
+    pub(super) fn want_change(&mut self, random: &mut Random) {
+        let wishes = [Wish::AddLearner, Wish::Promote, Wish::Remove];
+        self.wish = random.pick(&wishes).map(|wish| (wish, random.number()));
+    }
+
+    /// Begins no changes for no reason any more.
+    pub(super) fn finish(&mut self) {
+        self.is_finishing = true;
+        self.wish = None;
+    }
+}
+
+impl World {
+    /// Returns the members of the cluster as the member says that has applied most.
+    pub fn members(&self) -> Vec<pb::Member> {
+        let running = self.machines.values().filter_map(|m| m.member());
+        let newest = running.max_by_key(|member| member.view().applied());
+        newest.map_or_else(
+            || self.operator.members.clone(),
+            |m| m.view().members().to_vec(),
+        )
+    }
+
+    /// Returns the ids of the voters.
+    pub(super) fn voters(&self) -> Vec<u64> {
+        let members = self.members();
+        members
+            .iter()
+            .filter(|m| !m.is_learner)
+            .map(|m| m.id)
+            .collect()
+    }
+
+    pub(super) fn operator_answered(&mut self, token: Token, outcome: Outcome) {
+        self.operator.mine.remove(&token);
+        if self.operator.pending.is_some_and(|(t, _)| t == token) {
+            self.operator.pending = None;
+            return;
+        }
+        self.operator.answers.insert(token, outcome);
+    }
+
+    /// Asks something in the operator's name; see [`Self::told`].
+    pub(crate) fn ask(
+        &mut self,
+        machine: u64,
+        make: impl FnOnce(Token) -> Submission,
+    ) -> Option<Token> {
+        let token = self.submit_anyway(machine, make)?;
+        self.operator.mine.insert(token);
+        Some(token)
+    }
+
+    /// Takes the answer to something asked in the operator's name.
+    pub(crate) fn told(&mut self, token: Token) -> Option<Outcome> {
+        self.operator.answers.remove(&token)
+    }
+
+    /// Puts a key in the operator's name.
+    pub(crate) fn probe(&mut self, machine: u64) -> Option<Token> {
+        let auth = self.auth(machine)?;
+        let identity = if auth.is_enabled() {
+            auth.root_identity()
+        } else {
+            quorate_auth::Identity::NONE
+        };
+        let request = Request::Put(pb::PutRequest {
+            key: "operator".into(),
+            value: self.now_ms.to_string().into(),
+            ..pb::PutRequest::default()
+        });
+        self.ask(machine, |token| {
+            Submission::Propose(Proposal {
+                token,
+                request,
+                raw: None,
+                identity,
+            })
+        })
+    }
+
+    pub(super) fn move_leader(&mut self, machine: u64, target: MemberId) {
+        self.ask(machine, |token| Submission::MoveLeader { token, target });
+    }
+
+    /// Looks after the cluster, and again in a while.
+    pub(super) fn operate(&mut self) {
+        self.after(LOOK_MS, 0, Event::Operator);
+        let members = self.members();
+        self.operator.members.clone_from(&members);
+        self.adopt(&members);
+        if let Some((token, since_ms)) = self.operator.pending {
+            if self.now_ms < since_ms + PATIENCE_MS {
+                return;
+            }
+            self.operator.pending = None;
+            self.operator.mine.remove(&token);
+            self.cancel(token);
+        }
+        let Some(change) = self.wanted(&members) else {
+            return;
+        };
+        let is_promotion = matches!(change, MemberChange::Promote { .. });
+        let at = match self.leader() {
+            Some(leader) if is_promotion || self.random.one_in(2) => Some(leader),
+            _ if is_promotion => None,
+            _ => {
+                let up = self.up();
+                self.random.pick(&up)
+            }
+        };
+        let Some(at) = at else {
+            return;
+        };
+        self.say(|| format!("the operator asks m{at} for {change:?}"));
+        let token = self.ask(at, |token| Submission::ChangeMembers { token, change });
+        self.operator.pending = token.map(|token| (token, self.now_ms));
+    }
+
+    /// Starts machines for members that have none, and lets go of those whose member is gone.
+    fn adopt(&mut self, members: &[pb::Member]) {
+        for member in members {
+            let id = MemberId(member.id);
+            if self.machine_of(id).is_some() {
+                continue;
+            }
+            let Some(number) = member.peer_ur_ls.iter().find_map(|url| machine_at(url)) else {
+                continue;
+            };
+            let Some(cluster_id) = self.machines.values().next().map(|m| m.cluster_id) else {
+                continue;
+            };
+            let start = Start::Join {
+                member_id: id,
+                cluster_id,
+                members: members.to_vec(),
+            };
+            self.say(|| format!("m{number} joins as member {id}"));
+            self.hit("member joined");
+            let limits = self.limits_of(number);
+            self.add_machine(number, start, limits);
+            if let Some(machine) = self.machines.get_mut(&number) {
+                machine.has_joined = false;
+            }
+            self.after(1, number, Event::Start);
+        }
+        for machine in self.machines.values_mut() {
+            let is_member = members.iter().any(|m| m.id == machine.member_id.0);
+            if !is_member && matches!(machine.status, Status::Refused(_)) && !members.is_empty() {
+                machine.status = Status::Removed;
+            }
+            if let Some(member) = machine.running.as_ref().map(|r| &r.member) {
+                let own = machine.member_id.0;
+                machine.has_joined |= member.view().members().iter().any(|m| m.id == own);
+            }
+        }
+    }
+
+    /// Says what change is to be made next.
+    fn wanted(&mut self, members: &[pb::Member]) -> Option<MemberChange> {
+        if members.is_empty() || self.plan.is_beyond {
+            return None;
+        }
+        let lost = members.iter().find(|member| {
+            let machine = self.machines.values().find(|m| m.member_id.0 == member.id);
+            machine.is_some_and(|m| matches!(m.status, Status::Refused(_)))
+        });
+        if let Some(lost) = lost {
+            return Some(MemberChange::Remove {
+                id: MemberId(lost.id),
+            });
+        }
+        if members.len() < self.operator.target {
+            return Some(self.add(self.operator.is_finishing));
+        }
+        let (wish, number) = self.operator.wish.take()?;
+        let learner = members.iter().find(|m| m.is_learner);
+        let voters = members.iter().filter(|m| !m.is_learner).count();
+        let at = usize::try_from(number).unwrap_or(0) % members.len();
+        match wish {
+            Wish::AddLearner if members.len() < self.operator.target + 2 => Some(self.add(false)),
+            Wish::Promote | Wish::AddLearner => {
+                self.hit("learner was promoted");
+                let id = MemberId(learner?.id);
+                Some(MemberChange::Promote { id })
+            }
+            Wish::Remove if voters > 2 => {
+                let id = MemberId(members.get(at)?.id);
+                Some(MemberChange::Remove { id })
+            }
+            Wish::Remove => None,
+        }
+    }
+
+    fn add(&mut self, as_voter: bool) -> MemberChange {
+        let number = self.operator.next_number;
+        self.operator.next_number += 1;
+        MemberChange::Add {
+            peer_urls: vec![peer_url(number)],
+            is_learner: !as_voter && self.random.one_in(2),
+        }
+    }
+
+    /// Says whether every member has a machine that runs, and no change is under way.
+    pub(crate) fn is_whole(&self) -> bool {
+        let members = self.members();
+        let runs = |member: &pb::Member| {
+            let machine = self.machines.values().find(|m| m.member_id.0 == member.id);
+            machine.is_some_and(|m| m.running.is_some())
+        };
+        let is_enough = members.len() >= self.operator.target || self.plan.is_beyond;
+        let strays = self.machines.values().filter(|m| m.running.is_some());
+        let mut strays = strays.filter(|m| members.iter().all(|other| other.id != m.member_id.0));
+        self.operator.is_quiet() && is_enough && members.iter().all(runs) && strays.next().is_none()
+    }
+}

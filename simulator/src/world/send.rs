@@ -1,0 +1,211 @@
+//! Messages between members, and what is known of the links.
+use std::collections::BTreeMap;
+
+use quorate_core::SnapshotSource;
+use quorate_proto::MemberId;
+use quorate_proto::raftpb::{Message, MessageType};
+use quorate_transport::fuzz::pass_damaged;
+
+use super::act::image_index;
+use super::{Delivery, Event, World};
+use crate::check::Violation;
+use crate::network::Fate;
+use crate::node::Image;
+
+/// Milliseconds after which a sender knows that a message did not arrive, if it gets to know.
+const NOTICED_MS: u64 = 2;
+/// Milliseconds after which a sender gives up a snapshot that was lost on its way.
+const GIVEN_UP_MS: u64 = 20;
+/// Version that members say they run.
+const SERVER_VERSION: &str = "3.7.1";
+
+impl World {
+    pub(super) fn send_all(
+        &mut self,
+        from: u64,
+        messages: Vec<Message>,
+        images: Vec<SnapshotSource>,
+    ) {
+        let mut images = images.into_iter();
+        for message in messages {
+            let is_snapshot = message.r#type == Some(MessageType::MsgSnap.into());
+            let image = if is_snapshot {
+                let Some(source) = images.next() else {
+                    let text = format!("m{from} sends a snapshot without its state");
+                    return self.fail(Violation::new("a state for each snapshot", text));
+                };
+                match crate::node::make_image(source) {
+                    Ok(image) => Some(image),
+                    Err(why) => {
+                        self.snapshot_unmade(from, &message, &why);
+                        continue;
+                    }
+                }
+            } else {
+                None
+            };
+            self.send(from, message, image);
+        }
+    }
+
+    fn snapshot_unmade(&mut self, from: u64, message: &Message, why: &str) {
+        self.say(|| format!("m{from} cannot read the state of a snapshot: {why}"));
+        let to = MemberId(message.to.unwrap_or(0));
+        self.after(1, from, Event::SnapshotSent { to, ok: false });
+        if !self.may_fail(from) {
+            let text = format!("m{from} cannot read its own state: {why}");
+            self.fail(Violation::new("disks that nothing happened to", text));
+        }
+    }
+
+    fn send(&mut self, from: u64, message: Message, image: Option<Image>) {
+        let to = MemberId(message.to.unwrap_or(0));
+        self.fold(
+            message.index.unwrap_or(0) ^ message.term.unwrap_or(0) << 32 ^ to.0.rotate_left(17),
+        );
+        let Some(running) = self.running(from) else {
+            return;
+        };
+        let Some(number) = running.machine_of(to) else {
+            self.say(|| format!("m{from} knows no address of {to}"));
+            return self.report_lost(from, to, image.is_some());
+        };
+        let is_there = self
+            .machines
+            .get(&number)
+            .is_some_and(|m| m.running.is_some());
+        let (fate, overtakes) = self.network.carry(from, number, self.now_ms);
+        if image.is_some() {
+            self.hit("snapshot sent");
+            self.say(|| {
+                format!(
+                    "m{from} sends snapshot {} to m{number}",
+                    image_index(&message)
+                )
+            });
+        }
+        if overtakes {
+            self.hit("message overtook another");
+        }
+        match fate {
+            Fate::Arrives(first, second) if is_there => {
+                self.carry(from, number, first, &message, image.as_ref());
+                if let Some(ms) = second {
+                    self.hit("message came twice");
+                    self.carry(from, number, ms, &message, image.as_ref());
+                }
+            }
+            Fate::Damaged(ms) if is_there => {
+                self.damaged(from, number, ms, &message, image.is_some())
+            }
+            _ => {
+                self.hit("message lost");
+                self.report_lost(from, to, image.is_some());
+            }
+        }
+    }
+
+    fn carry(&mut self, from: u64, to: u64, ms: u64, message: &Message, image: Option<&Image>) {
+        let slow = |n: u64| {
+            self.machines
+                .get(&n)
+                .map_or(0, |m| m.slowness_ms(self.now_ms))
+        };
+        let ms = ms + slow(from) + slow(to) + u64::from(image.is_some()) * 3;
+        let delivery = Delivery {
+            from,
+            epoch: self.life(from),
+            message: Box::new(message.clone()),
+            image: image.cloned(),
+        };
+        self.after(ms, to, Event::Deliver(delivery));
+    }
+
+    /// A message whose bytes change: the checksums of the transport must find it.
+    fn damaged(&mut self, from: u64, to: u64, ms: u64, message: &Message, has_image: bool) {
+        let bit = self.random.number();
+        if pass_damaged(message, bit) {
+            let text = format!("a message from m{from} to m{to} with a wrong bit ({bit}) is taken");
+            return self.fail(Violation::new("checksums on links", text));
+        }
+        self.hit("message damaged and refused");
+        let _ = ms;
+        let id = MemberId(message.to.unwrap_or(0));
+        self.report_lost(from, id, has_image);
+    }
+
+    /// Tells a sender that a message was lost: always for a snapshot, sometimes for others.
+    fn report_lost(&mut self, from: u64, to: MemberId, is_snapshot: bool) {
+        if is_snapshot {
+            self.hit("snapshot was lost on its way");
+            self.after(GIVEN_UP_MS, from, Event::SnapshotSent { to, ok: false });
+        } else if self.random.one_in(3) {
+            self.after(NOTICED_MS, from, Event::Unreachable(to));
+        }
+    }
+
+    /// A message that reaches nobody.
+    pub(super) fn return_to_sender(&mut self, delivery: &Delivery) {
+        let to = MemberId(delivery.message.to.unwrap_or(0));
+        let event = if delivery.image.is_some() {
+            Event::SnapshotSent { to, ok: false }
+        } else {
+            Event::Unreachable(to)
+        };
+        self.after_in(NOTICED_MS, delivery.from, delivery.epoch, event);
+    }
+
+    /// Returns since when a member's links to others are up, on its own clock.
+    pub(super) fn links_of(&mut self, number: u64) -> BTreeMap<MemberId, u64> {
+        let now_ms = self.now_ms;
+        let mut up = Vec::new();
+        for other in self.machines.values() {
+            let is_up = other.number != number
+                && other.running.is_some()
+                && !self.network.is_cut(number, other.number, now_ms)
+                && !self.network.is_cut(other.number, number, now_ms);
+            if is_up {
+                up.push(other.member_id);
+            }
+        }
+        let own_ms = self.member_now_ms(number);
+        let Some(machine) = self.machines.get_mut(&number) else {
+            return BTreeMap::new();
+        };
+        machine.links.retain(|id, _| up.contains(id));
+        for id in up {
+            machine.links.entry(id).or_insert(own_ms);
+        }
+        machine.links.clone()
+    }
+
+    pub(super) fn tell_versions(&mut self, number: u64) {
+        let now_ms = self.now_ms;
+        let Some(running) = self.running(number) else {
+            return;
+        };
+        let view = running.member.view();
+        let own = view.member_id().0;
+        let members = view.members();
+        let others = members.iter().filter(|m| m.id != own);
+        let asked: Vec<_> = others
+            .map(|m| (MemberId(m.id), running.machine_of(MemberId(m.id))))
+            .collect();
+        let answers: Vec<_> = asked
+            .into_iter()
+            .map(|(id, machine)| {
+                let answers = machine.is_some_and(|to| {
+                    self.machines
+                        .get(&to)
+                        .is_some_and(|m| m.running.is_some() && !m.is_paused(now_ms))
+                        && !self.network.is_cut(number, to, now_ms)
+                        && !self.network.is_cut(to, number, now_ms)
+                });
+                (id, answers.then(|| SERVER_VERSION.to_owned()))
+            })
+            .collect();
+        if let Some(running) = self.running(number) {
+            running.member.handle_member_versions(&answers);
+        }
+    }
+}

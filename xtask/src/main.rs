@@ -11,6 +11,8 @@ mod layers;
 mod tidy;
 mod workspace;
 
+mod mutants;
+
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -70,6 +72,11 @@ const COMMANDS: &[Command] = &[
         name: "fuzz",
         usage: "fuzz TARGET [SEED] | smoke | canary | list",
         run: fuzz::run,
+    },
+    Command {
+        name: "mutants",
+        usage: "mutants [--name X] [--max-seeds N] [--first-seed N] [--jobs N]   bugs put back, for the simulator to find",
+        run: mutants::run,
     },
 ];
 

@@ -35,6 +35,17 @@ pub const NAMES: &[&str] = &[
     // Clients.
     "put acknowledged", "put failed", "put lost with its member", "read answered", "watch read an event",
     "watch stream crossed an installation", "log entry committed by another leader",
+    // Clients that are held against the model.
+    "token waits for the log", "token refused", "refused at the door", "lease not found", "lease renewed",
+    "time to live told", "question about a lease forwarded", "leases listed", "client found nobody",
+    "linearizable read failed", "client gave up waiting", "request lost with its member",
+    "whole state compared with the model", "logged in", "leadership asked to move", "downgrade asked for",
+    "only voter read at once", "damaged member could not read", "linearizable read", "serializable read",
+    "login refused", "refused before hashing", "watcher asked for", "watch stream broken off", "watch stream stalled",
+    "watcher resumed elsewhere", "watcher created", "watcher told of events", "watcher told of progress",
+    "watcher canceled", "watcher overtaken by a compaction", "watch stream complete at the end",
+    "stream told of progress", "request refused for good", "outcome of a request unknown", "request applied",
+    "request refused by the log",
 ];
 
 /// Counters of one run or of many.

@@ -1,14 +1,24 @@
 //! What must hold, whatever goes wrong.
 use std::fmt;
 
+mod answers;
+mod contents;
 mod durability;
 mod end;
+mod history;
 mod invariants;
+mod leases;
+mod watches;
 
+pub use answers::{Ledger, Said, range_answer, read, refusal, txn_answer};
+pub use contents::holds;
 pub(crate) use durability::Durable;
 pub use end::State;
 pub(crate) use end::{check_agreement, check_floor, state_of};
+pub use history::History;
 pub(crate) use invariants::Invariants;
+pub use leases::{Clocks, LeaseTimes};
+pub use watches::{Heard, Watched};
 
 /// Something that must never happen, and did.
 #[derive(Clone, Debug, PartialEq, Eq)]

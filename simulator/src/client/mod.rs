@@ -22,8 +22,10 @@ use crate::World;
 use crate::check::Violation;
 use crate::world::Note;
 
+mod callers;
 mod puts;
 
+pub use callers::Callers;
 pub use puts::Puts;
 
 /// What callers do in a run, and what is checked about the answers.

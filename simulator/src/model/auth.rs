@@ -35,7 +35,8 @@ pub struct Caller {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct User {
     roles: BTreeSet<String>,
-    has_password: bool,
+    /// Hash of the password; `None` of one who can never log in.
+    secret: Option<String>,
 }
 
 /// Everything about who may do what.
@@ -86,6 +87,30 @@ impl Auth {
     /// Returns the user that a token was assigned to, as long as it has not been taken back.
     pub fn user_of(&self, token: &str) -> Option<&str> {
         self.tokens.get(token).map(String::as_str)
+    }
+
+    /// Returns the roles of a user, sorted.
+    pub fn roles_of(&self, user: &str) -> Option<Vec<String>> {
+        let user = self.users.get(user)?;
+        Some(user.roles.iter().cloned().collect())
+    }
+
+    /// Returns the permissions of a role, as they are shown.
+    pub fn permissions_of(&self, role: &str) -> Option<Vec<Permission>> {
+        let permissions = self.roles.get(role)?;
+        if role != ROOT {
+            return Some(permissions.clone());
+        }
+        Some(vec![Permission {
+            perm_type: 2,
+            key: Bytes::new(),
+            range_end: Bytes::from_static(&[0]),
+        }])
+    }
+
+    /// Returns the hash of a user's password, if there is one.
+    pub fn secret_of(&self, user: &str) -> Option<&str> {
+        self.users.get(user)?.secret.as_deref()
     }
 
     /// Decides whether a caller may read or write a span.

@@ -13,6 +13,8 @@ pub struct Change {
     pub key: Bytes,
     /// When: main revision.
     pub revision: i64,
+    /// Which of the changes of that revision, from 0.
+    pub sub: i64,
     /// What it became; `None` when it was deleted.
     pub pair: Option<KeyValue>,
 }
@@ -45,8 +47,8 @@ impl Keys {
     /// Returns a key as it was at a revision.
     pub fn at(&self, key: &[u8], revision: i64) -> Option<&KeyValue> {
         let versions = self.versions.get(key)?;
-        let newest = versions.iter().rev().find(|v| v.revision <= revision)?;
-        newest.pair.as_ref()
+        let newer = versions.partition_point(|v| v.revision <= revision);
+        versions[..newer].last()?.pair.as_ref()
     }
 
     /// Returns all pairs of a span as they were at a revision, by key.
@@ -149,6 +151,7 @@ impl Write<'_> {
         let change = Change {
             key: key.clone(),
             revision: self.keys.revision + 1,
+            sub: i64::try_from(self.made.len()).expect("few changes"),
             pair,
         };
         self.keys

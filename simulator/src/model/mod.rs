@@ -10,6 +10,7 @@
 //! | `entry` | an entry's bytes, taken apart by hand; marks of clients |
 //! | `answer` | answers and refusals |
 //! | `keys` | keys with all their versions, events by revision |
+//! | `hash` | the hash of a history |
 //! | `range` | what a range request gives |
 //! | `txn` | compares, checks before the first change, operations |
 //! | `leases` | leases and who lived when |
@@ -21,6 +22,7 @@ mod answer;
 mod auth;
 mod cluster;
 mod entry;
+mod hash;
 mod keys;
 mod leases;
 mod range;
@@ -37,4 +39,3 @@ pub use leases::{Leases, Life};
 pub use range::range;
 pub use span::Span;
 pub use store::{Model, Step};
-pub use txn::read_only as txn_read_only;

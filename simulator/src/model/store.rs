@@ -13,7 +13,7 @@ use super::keys::Change;
 use super::txn::{check_put, execute, put, read_only};
 use super::{
     Answer, Auth, Caller, Cluster, Entry, EntryKind, Keys, Leases, Outcome, Proposer, RangeAnswer,
-    Refusal, Span, TxnAnswer, range,
+    Refusal, Span, TxnAnswer, hash, range,
 };
 
 /// `AlarmType` on the wire.
@@ -127,7 +127,9 @@ impl Model {
 
     fn remember(&mut self, index: u64) {
         let is_same = self.states.last_key_value().is_some_and(|(_, s)| {
-            s.auth == self.auth && s.alarms == self.alarms && s.cluster == self.cluster
+            Rc::ptr_eq(&s.auth, &self.auth)
+                && Rc::ptr_eq(&s.alarms, &self.alarms)
+                && Rc::ptr_eq(&s.cluster, &self.cluster)
         });
         if !is_same {
             let state = State {
@@ -391,6 +393,11 @@ impl Model {
             self.compact_at(index),
             request,
         )
+    }
+
+    /// Hashes the history up to a revision in a store that is compacted up to `compact`; `None` when nothing lives there.
+    pub fn hash(&self, revision: i64, compact: i64) -> Option<u32> {
+        hash::hash(&self.keys, revision, compact)
     }
 
     /// Returns all keys with all their versions.

@@ -47,7 +47,7 @@ pub(super) fn execute(
 ///
 /// # Errors
 /// A revision asked for lies ahead, or is gone.
-pub fn read_only(
+pub(super) fn read_only(
     keys: &Keys,
     current: i64,
     compact: i64,

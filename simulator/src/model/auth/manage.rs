@@ -1,5 +1,4 @@
 //! Changes of users and roles, and questions about them.
-use quorate_proto::authpb::Permission;
 use quorate_proto::etcdserverpb as pb;
 
 use super::{Auth, AuthReply, Caller, ROOT, Refusal, User};
@@ -42,7 +41,10 @@ impl Auth {
                     Err(e)
                 }
             });
-            return Some(allowed.and_then(|()| self.roles_of(&r.name)));
+            return Some(allowed.and_then(|()| {
+                let roles = self.roles_of(&r.name);
+                roles.map(AuthReply::Names).ok_or(Refusal::UserNotFound)
+            }));
         }
         if let Some(r) = &request.auth_role_get {
             let has_role = self
@@ -52,7 +54,12 @@ impl Auth {
             let allowed = self
                 .is_admin(caller)
                 .or_else(|e| if has_role { Ok(()) } else { Err(e) });
-            return Some(allowed.and_then(|()| self.permissions_of(&r.role)));
+            return Some(allowed.and_then(|()| {
+                let permissions = self.permissions_of(&r.role);
+                permissions
+                    .map(AuthReply::Permissions)
+                    .ok_or(Refusal::RoleNotFound)
+            }));
         }
         let names = if request.auth_user_list.is_some() {
             self.users.keys().cloned().collect()
@@ -64,24 +71,6 @@ impl Auth {
         Some(self.is_admin(caller).map(|()| AuthReply::Names(names)))
     }
 
-    fn roles_of(&self, name: &str) -> Result<AuthReply, Refusal> {
-        let user = self.users.get(name).ok_or(Refusal::UserNotFound)?;
-        Ok(AuthReply::Names(user.roles.iter().cloned().collect()))
-    }
-
-    fn permissions_of(&self, role: &str) -> Result<AuthReply, Refusal> {
-        let permissions = self.roles.get(role).ok_or(Refusal::RoleNotFound)?;
-        if role == ROOT {
-            let everything = Permission {
-                perm_type: 2,
-                key: "".into(),
-                range_end: "\0".into(),
-            };
-            return Ok(AuthReply::Permissions(vec![everything]));
-        }
-        Ok(AuthReply::Permissions(permissions.clone()))
-    }
-
     fn log_in(
         &mut self,
         request: &pb::InternalAuthenticateRequest,
@@ -91,7 +80,7 @@ impl Auth {
             return Err(Refusal::AuthNotEnabled);
         }
         let user = self.users.get(&request.name).ok_or(Refusal::AuthFailed)?;
-        if !user.has_password {
+        if user.secret.is_none() {
             return Err(Refusal::AuthFailed);
         }
         let token = format!("{}.{index}", request.simple_token);
@@ -116,7 +105,7 @@ impl Auth {
         } else if let Some(r) = &request.auth_user_delete {
             allowed.and_then(|()| self.delete_user(&r.name))
         } else if let Some(r) = &request.auth_user_change_password {
-            allowed.and_then(|()| self.change_password(&r.name))
+            allowed.and_then(|()| self.change_password(r))
         } else if let Some(r) = &request.auth_user_grant_role {
             allowed.and_then(|()| self.grant_role(r))
         } else if let Some(r) = &request.auth_user_revoke_role {
@@ -166,7 +155,7 @@ impl Auth {
         }
         let no_password = request.options.as_ref().is_some_and(|o| o.no_password);
         let user = User {
-            has_password: !no_password,
+            secret: (!no_password).then(|| request.hashed_password.clone()),
             ..User::default()
         };
         self.users.insert(request.name.clone(), user);
@@ -182,9 +171,16 @@ impl Auth {
         Ok(true)
     }
 
-    fn change_password(&mut self, name: &str) -> Result<bool, Refusal> {
-        self.users.get(name).ok_or(Refusal::UserNotFound)?;
-        self.tokens.retain(|_, user| user != name);
+    fn change_password(
+        &mut self,
+        request: &pb::AuthUserChangePasswordRequest,
+    ) -> Result<bool, Refusal> {
+        let user = self.users.get_mut(&request.name);
+        let user = user.ok_or(Refusal::UserNotFound)?;
+        if user.secret.is_some() {
+            user.secret = Some(request.hashed_password.clone());
+        }
+        self.tokens.retain(|_, user| *user != request.name);
         Ok(true)
     }
 

@@ -1,0 +1,158 @@
+//! What a member holds against the model.
+use quorate_core::{ClusterMember, Member};
+use quorate_proto::LeaseId;
+use quorate_proto::etcdserverpb::{AlarmType, RangeRequest};
+
+use super::Violation;
+use super::answers::range_answer;
+use crate::model::{Model, Peer};
+
+/// Old revisions that are looked at.
+const OLD_REVISIONS: i64 = 4;
+
+/// Checks that a member holds exactly what the model says for the entries that it has applied.
+///
+/// # Errors
+/// What differs.
+pub fn holds(model: &Model, machine: u64, member: &Member) -> Result<(), Violation> {
+    let place = member.view().applied();
+    let checks = [
+        keys(model, place, member),
+        hashes(model, place, member),
+        leases(model, place, member),
+        users(model, place, member),
+        cluster(model, place, member),
+    ];
+    for check in checks {
+        check.map_err(|why| {
+            let text = format!("m{machine}, which has applied entry {place}, {why}");
+            Violation::new("members hold what the log says", text)
+        })?;
+    }
+    Ok(())
+}
+
+fn keys(model: &Model, place: u64, member: &Member) -> Result<(), String> {
+    let reader = member.stores().kv.reader();
+    let (revision, compact) = (model.revision_at(place), model.compact_at(place));
+    let is = (reader.current_revision(), reader.compact_revision());
+    if is != (revision, compact) {
+        return Err(format!(
+            "is at revision and compact revision {is:?}, not {revision}, {compact}"
+        ));
+    }
+    let oldest = compact.max(1);
+    let steps = (1..=OLD_REVISIONS).map(|n| oldest + (revision - oldest) * n / OLD_REVISIONS);
+    for at in steps.chain([oldest]) {
+        let everything = RangeRequest {
+            key: "\0".into(),
+            range_end: "\0".into(),
+            revision: at,
+            ..RangeRequest::default()
+        };
+        let got = reader
+            .range(&everything)
+            .map_err(|e| format!("cannot read {at}: {e}"))?;
+        let got = range_answer(&got)?;
+        let expected = model.range(place, &everything);
+        if expected.as_ref() != Ok(&got) {
+            return Err(format!("holds {got:?} at revision {at}, not {expected:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn hashes(model: &Model, place: u64, member: &Member) -> Result<(), String> {
+    let reader = member.stores().kv.reader();
+    let got = reader.hash_kv(0).map_err(|e| format!("cannot hash: {e}"))?;
+    let expected = model.hash(model.revision_at(place), got.compact_revision);
+    if expected.is_some_and(|hash| hash != got.hash) {
+        return Err(format!("hashes to {got:?}, not {expected:?}"));
+    }
+    Ok(())
+}
+
+fn leases(model: &Model, place: u64, member: &Member) -> Result<(), String> {
+    let lessor = &member.stores().lessor;
+    let mut ids: Vec<i64> = lessor.leases().iter().map(|id| id.0).collect();
+    ids.sort_unstable();
+    let expected = model.leases().all_at(place);
+    if ids != expected {
+        return Err(format!("has leases {ids:?}, not {expected:?}"));
+    }
+    for id in ids {
+        let keys = lessor.keys(LeaseId(id)).unwrap_or_default();
+        let expected = model.keys_of_lease(id, place);
+        if keys != expected {
+            return Err(format!("has keys {keys:?} on lease {id}, not {expected:?}"));
+        }
+        let granted = lessor.time_to_live(LeaseId(id), 0).map(|t| t.granted_s);
+        let expected = model.leases().at(id, place).map(|l| l.ttl_s);
+        if granted != expected {
+            return Err(format!("has lease {id} of {granted:?} s, not {expected:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn users(model: &Model, place: u64, member: &Member) -> Result<(), String> {
+    let (store, expected) = (&member.stores().auth, model.auth_at(place));
+    let is = (store.is_enabled(), store.revision());
+    let must = (expected.is_enabled(), expected.revision());
+    if is != must {
+        return Err(format!("has authentication {is:?}, not {must:?}"));
+    }
+    let (users, roles) = (store.user_list(), store.role_list());
+    if !users.iter().eq(expected.users()) || !roles.iter().eq(expected.roles()) {
+        return Err(format!("has users {users:?} and roles {roles:?}"));
+    }
+    for user in users {
+        let roles = store.user_get(&user).map_err(|e| e.to_string())?;
+        if Some(&roles) != expected.roles_of(&user).as_ref() {
+            return Err(format!("gives {user} the roles {roles:?}"));
+        }
+    }
+    for role in roles {
+        let permissions = store.role_get(&role).map_err(|e| e.to_string())?;
+        if Some(&permissions) != expected.permissions_of(&role).as_ref() {
+            return Err(format!("gives role {role} the permissions {permissions:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn cluster(model: &Model, place: u64, member: &Member) -> Result<(), String> {
+    let (is, must) = (&member.stores().cluster, model.cluster_at(place));
+    let members: Vec<Peer> = is.members().map(peer).collect();
+    if members != must.members() {
+        return Err(format!(
+            "knows the members {members:?}, not {:?}",
+            must.members()
+        ));
+    }
+    if !is.removed().all(|id| must.is_removed(id)) {
+        return Err("knows of members as removed that are not".to_owned());
+    }
+    let (version, downgrade) = (is.version(), is.downgrade_target());
+    if version != must.version() || downgrade.as_deref() != must.downgrade() {
+        return Err(format!(
+            "is of version {version} on its way to {downgrade:?}"
+        ));
+    }
+    let alarms = member.stores().alarms.list(AlarmType::None.into());
+    let alarms: Vec<_> = alarms.iter().map(|a| (a.member_id, a.alarm)).collect();
+    if !alarms.iter().eq(model.alarms_at(place).iter()) {
+        return Err(format!("has the alarms {alarms:?}"));
+    }
+    Ok(())
+}
+
+fn peer(member: &ClusterMember) -> Peer {
+    Peer {
+        id: member.id,
+        name: member.name.clone(),
+        peer_urls: member.peer_urls.clone(),
+        client_urls: member.client_urls.clone(),
+        is_learner: member.is_learner,
+    }
+}

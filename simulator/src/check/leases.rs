@@ -1,0 +1,206 @@
+//! Leases against clocks: none ends before its time.
+//!
+//! A lease ends early when the member that ends it did not see its time pass, on its own clock, since somebody last began
+//! to renew it with success, or since it was granted. Clocks of machines are read whenever that matters. What a leader
+//! before has renewed while another was chosen already is covered by the election timeout that the new one grants on top;
+//! clocks that run at different rates may take a part of that back, and that much is allowed for.
+use std::collections::BTreeMap;
+
+use quorate_proto::etcdserverpb::InternalRaftRequest;
+
+use super::Violation;
+use crate::model::{Answer, Model, Proposer, Step};
+
+/// What the clocks of all machines say at one moment, in milliseconds.
+pub type Clocks = BTreeMap<u64, u64>;
+
+/// Since when the time of a lease runs.
+#[derive(Clone, Debug)]
+struct Running {
+    /// When it was granted or renewed last, at the earliest.
+    since: Clocks,
+    ttl_ms: u64,
+    /// The last checkpoint after that: who made it, when, and what was left.
+    checkpoint: Option<(Proposer, Clocks, u64)>,
+}
+
+/// The times of all leases.
+#[derive(Debug)]
+pub struct LeaseTimes {
+    /// What may go wrong between two leaders, in milliseconds.
+    slack_ms: u64,
+    election_ms: u64,
+    running: BTreeMap<i64, Running>,
+}
+
+impl LeaseTimes {
+    /// Makes it for a cluster with this election timeout.
+    pub fn new(election_ms: u64) -> Self {
+        Self {
+            slack_ms: election_ms / 2,
+            election_ms,
+            running: BTreeMap::new(),
+        }
+    }
+
+    /// Looks at an entry that was just committed; `machine` is that of the member that proposed it.
+    ///
+    /// # Errors
+    /// It ends a lease before its time.
+    pub fn committed(
+        &mut self,
+        step: &Step,
+        clocks: &Clocks,
+        machine: Option<u64>,
+    ) -> Result<(), Violation> {
+        let Some(request) = step.request.as_deref() else {
+            return Ok(());
+        };
+        if let Some(r) = &request.lease_checkpoint {
+            for checkpoint in &r.checkpoints {
+                if let Some(running) = self.running.get_mut(&checkpoint.id) {
+                    let left_s = u64::try_from(checkpoint.remaining_ttl).unwrap_or(0);
+                    let made = (step.proposer, clocks.clone(), left_s * 1_000);
+                    running.checkpoint = (left_s > 0).then_some(made);
+                }
+            }
+        }
+        if let Ok(Answer::Grant { id, ttl_s }) = &step.outcome {
+            let running = Running {
+                since: clocks.clone(),
+                ttl_ms: u64::try_from(*ttl_s).unwrap_or(0) * 1_000,
+                checkpoint: None,
+            };
+            self.running.insert(*id, running);
+        }
+        if let Some(r) = &request.lease_revoke
+            && step.outcome.is_ok()
+            && let Some(running) = self.running.remove(&r.id)
+            && is_expiry(step, request)
+        {
+            return self.judge(r.id, &running, step, clocks, machine);
+        }
+        Ok(())
+    }
+
+    fn judge(
+        &self,
+        id: i64,
+        running: &Running,
+        step: &Step,
+        clocks: &Clocks,
+        machine: Option<u64>,
+    ) -> Result<(), Violation> {
+        let passed = |since: &Clocks| {
+            let machine = machine?;
+            let (now, then) = (clocks.get(&machine)?, since.get(&machine)?);
+            Some(now.saturating_sub(*then))
+        };
+        // Who was not there yet when it began has its own beginning to wait for.
+        let Some(passed_ms) = passed(&running.since) else {
+            return Ok(());
+        };
+        if passed_ms + self.slack_ms >= running.ttl_ms {
+            return Ok(());
+        }
+        let by_checkpoint = running
+            .checkpoint
+            .as_ref()
+            .is_some_and(|(by, since, left_ms)| {
+                let is_other = by.request_id >> 48 != step.proposer.request_id >> 48;
+                is_other && passed(since).is_none_or(|ms| ms + self.slack_ms >= *left_ms)
+            });
+        if by_checkpoint {
+            return Ok(());
+        }
+        let text = format!(
+            "lease {id} of {} ms is ended by entry {} after {passed_ms} ms on the clock of m{}",
+            running.ttl_ms,
+            step.index,
+            machine.unwrap_or(0)
+        );
+        Err(Violation::new("leases last as long as granted", text))
+    }
+
+    /// Takes a renewal that succeeded: it was asked for when the clocks said so. `model` is as of the answer.
+    ///
+    /// # Errors
+    /// The time it was given is not the lease's.
+    pub fn renewed(
+        &mut self,
+        model: &Model,
+        id: i64,
+        ttl_s: i64,
+        (since, place): (&Clocks, u64),
+    ) -> Result<(), Violation> {
+        let was_there = |ttl: i64| {
+            (place..=model.index())
+                .any(|i| model.leases().at(id, i).is_some_and(|l| l.ttl_s == ttl))
+        };
+        if !was_there(ttl_s) {
+            let text = format!("lease {id} is renewed for {ttl_s} s, which it never had then");
+            return Err(Violation::new("renewals are of leases there are", text));
+        }
+        if let Some(running) = self.running.get_mut(&id) {
+            let is_newer = since
+                .iter()
+                .all(|(m, ms)| running.since.get(m).is_none_or(|s| s <= ms));
+            if is_newer {
+                running.since = since.clone();
+                running.checkpoint = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the answer that there is no such lease; it was asked for when `place` was applied there.
+    ///
+    /// # Errors
+    /// There was, all the time.
+    pub fn missed(&self, model: &Model, id: i64, place: u64) -> Result<(), Violation> {
+        let is_missing = (place..=model.index()).any(|i| model.leases().at(id, i).is_none());
+        if is_missing {
+            return Ok(());
+        }
+        let text = format!("lease {id} is said to be gone, and is there since entry {place}");
+        Err(Violation::new("leases there are can be found", text))
+    }
+
+    /// Takes the answer to what is left of a lease; it was asked for when `place` was the newest committed entry.
+    ///
+    /// # Errors
+    /// More is left than was ever given, or the keys are others.
+    pub fn told(
+        &self,
+        model: &Model,
+        (id, place): (i64, u64),
+        (left_s, granted_s): (i64, i64),
+        keys: Option<&[bytes::Bytes]>,
+    ) -> Result<(), Violation> {
+        let extension_s = i64::try_from(self.election_ms.div_ceil(1_000)).unwrap_or(i64::MAX);
+        let mut sorted = keys.map(<[_]>::to_vec);
+        if let Some(keys) = &mut sorted {
+            keys.sort_unstable();
+        }
+        let fits = (place..=model.index()).any(|index| {
+            let has_keys = |keys: &Vec<_>| *keys == model.keys_of_lease(id, index);
+            let life = model.leases().at(id, index);
+            life.is_some_and(|l| l.ttl_s == granted_s) && sorted.as_ref().is_none_or(has_keys)
+        });
+        if !fits || left_s > granted_s + extension_s {
+            let text = format!(
+                "lease {id} is said to have {left_s} of {granted_s} s and the keys {keys:?}"
+            );
+            return Err(Violation::new("leases are what the log says", text));
+        }
+        Ok(())
+    }
+}
+
+/// Says whether a revocation was made by a leader for the end of a lease's time.
+fn is_expiry(step: &Step, request: &InternalRaftRequest) -> bool {
+    step.proposer.tag == 0 && request.lease_revoke.is_some()
+}
+
+#[cfg(test)]
+mod tests;

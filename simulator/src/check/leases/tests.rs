@@ -1,0 +1,163 @@
+use bytes::Bytes;
+use prost::Message as _;
+use quorate_proto::etcdserverpb as pb;
+
+use super::*;
+use crate::model::{Entry, EntryKind, tagged};
+
+const ELECTION_MS: u64 = 1_000;
+
+struct Case {
+    model: Model,
+    times: LeaseTimes,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self {
+            model: Model::new(1, 1),
+            times: LeaseTimes::new(ELECTION_MS),
+        }
+    }
+
+    /// Commits a request of machine 1 when the clocks say so.
+    fn commit(
+        &mut self,
+        clocks: &[(u64, u64)],
+        machine: u64,
+        set: impl FnOnce(&mut InternalRaftRequest),
+    ) -> Result<(), Violation> {
+        let mut request = InternalRaftRequest {
+            header: Some(pb::RequestHeader {
+                id: machine << 48 | 1,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        set(&mut request);
+        self.entry(clocks, machine, request.encode_to_vec().into())
+    }
+
+    fn entry(&mut self, clocks: &[(u64, u64)], machine: u64, data: Bytes) -> Result<(), Violation> {
+        let entry = Entry {
+            index: self.model.index() + 1,
+            term: 1,
+            kind: EntryKind::Normal,
+            data,
+        };
+        let step = self.model.apply(&entry).unwrap().clone();
+        self.times
+            .committed(&step, &clocks.iter().copied().collect(), Some(machine))
+    }
+
+    fn grant(&mut self, clocks: &[(u64, u64)], ttl: i64) {
+        let grant = pb::LeaseGrantRequest { id: 7, ttl };
+        self.commit(clocks, 1, |r| r.lease_grant = Some(grant))
+            .unwrap();
+    }
+
+    fn expire(&mut self, clocks: &[(u64, u64)], machine: u64) -> Result<(), Violation> {
+        let revoke = pb::LeaseRevokeRequest { id: 7 };
+        self.commit(clocks, machine, |r| r.lease_revoke = Some(revoke))
+    }
+
+    fn renew(&mut self, since: &[(u64, u64)], ttl_s: i64) -> Result<(), Violation> {
+        let since: Clocks = since.iter().copied().collect();
+        let place = self.model.index();
+        self.times.renewed(&self.model, 7, ttl_s, (&since, place))
+    }
+}
+
+#[test]
+fn a_lease_may_end_in_its_time_and_not_before_by_the_clock_of_who_ends_it() {
+    let mut case = Case::new();
+    case.grant(&[(1, 100), (2, 9_000)], 5);
+    assert_eq!(case.expire(&[(1, 5_100), (2, 9_001)], 1), Ok(()));
+    case.grant(&[(1, 100), (2, 9_000)], 5);
+    let early = case.expire(&[(1, 5_100), (2, 12_000)], 2).unwrap_err();
+    assert_eq!(early.check, "leases last as long as granted");
+}
+
+#[test]
+fn a_renewal_begins_the_time_anew() {
+    let mut case = Case::new();
+    case.grant(&[(1, 0)], 5);
+    case.renew(&[(1, 4_000)], 5).unwrap();
+    assert!(case.clone_times().expire(&[(1, 6_000)], 1).is_err());
+    assert_eq!(case.expire(&[(1, 9_000)], 1), Ok(()));
+    assert!(case.renew(&[(1, 9_500)], 5).is_err());
+}
+
+#[test]
+fn a_renewal_is_for_the_granted_time() {
+    let mut case = Case::new();
+    case.grant(&[(1, 0)], 5);
+    assert!(case.renew(&[(1, 1)], 6).is_err());
+}
+
+#[test]
+fn a_client_may_end_a_lease_at_any_time() {
+    let mut case = Case::new();
+    case.grant(&[(1, 0)], 5);
+    let raw = tagged(&pb::LeaseRevokeRequest { id: 7 }, 3);
+    let len = u8::try_from(raw.len()).unwrap();
+    let data = [&[9 << 3 | 2, len], &raw[..]].concat();
+    assert_eq!(case.entry(&[(1, 1)], 1, data.into()), Ok(()));
+}
+
+#[test]
+fn another_leader_may_go_by_the_checkpoint_and_its_maker_may_not() {
+    let checkpoint = |r: &mut InternalRaftRequest| {
+        r.lease_checkpoint = Some(pb::LeaseCheckpointRequest {
+            checkpoints: vec![pb::LeaseCheckpoint {
+                id: 7,
+                remaining_ttl: 2,
+            }],
+        });
+    };
+    let mut case = Case::new();
+    case.grant(&[(1, 0), (2, 0)], 9);
+    case.commit(&[(1, 1_000), (2, 1_000)], 1, checkpoint)
+        .unwrap();
+    assert!(
+        case.clone_times()
+            .expire(&[(1, 3_000), (2, 3_000)], 1)
+            .is_err()
+    );
+    assert!(
+        case.clone_times()
+            .expire(&[(1, 2_000), (2, 2_000)], 2)
+            .is_err()
+    );
+    assert_eq!(case.expire(&[(1, 3_000), (2, 3_000)], 2), Ok(()));
+}
+
+#[test]
+fn leases_that_are_there_must_be_found_as_they_are() {
+    let mut case = Case::new();
+    case.grant(&[(1, 0)], 5);
+    let place = case.model.index();
+    assert!(case.times.missed(&case.model, 7, place).is_err());
+    assert_eq!(case.times.missed(&case.model, 7, 0), Ok(()));
+    let told = |left, granted, keys: &[Bytes]| {
+        case.times
+            .told(&case.model, (7, place), (left, granted), Some(keys))
+    };
+    assert_eq!(told(6, 5, &[]), Ok(()));
+    assert!(told(7, 5, &[]).is_err());
+    assert!(told(4, 6, &[]).is_err());
+    assert!(told(4, 5, &["a".into()]).is_err());
+}
+
+impl Case {
+    fn clone_times(&self) -> Self {
+        Self {
+            model: self.model.clone(),
+            times: LeaseTimes {
+                slack_ms: self.times.slack_ms,
+                election_ms: self.times.election_ms,
+                running: self.times.running.clone(),
+            },
+        }
+    }
+}

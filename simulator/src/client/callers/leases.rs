@@ -1,0 +1,185 @@
+//! What only the leader knows of leases, asked wherever a client happens to be.
+use bytes::Bytes;
+use quorate_auth::Operation;
+use quorate_core::{Error, Outcome, Submission};
+use quorate_proto::LeaseId;
+
+use super::{Callers, Checked, Waiting};
+use crate::World;
+use crate::check::{Clocks, Violation};
+
+/// How often another member is asked in its stead.
+const FORWARDS_MAX: u32 = 4;
+
+/// A question to the leader.
+#[derive(Clone, Debug)]
+pub(super) struct LeaseAsk {
+    id: i64,
+    what: Ask,
+    /// What the clocks said when it was first asked.
+    since: Clocks,
+    /// What the member that is asked now had applied then.
+    place: u64,
+    forwards: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    Renew,
+    TimeToLive { keys: bool },
+}
+
+impl Callers {
+    pub(super) fn renew(
+        &mut self,
+        world: &mut World,
+        machine: u64,
+        client: u64,
+        id: i64,
+    ) -> Checked {
+        self.ask_leader(world, machine, client, id, Ask::Renew)
+    }
+
+    pub(super) fn time_to_live(
+        &mut self,
+        world: &mut World,
+        machine: u64,
+        client: u64,
+        id: i64,
+        keys: bool,
+    ) -> Checked {
+        self.ask_leader(world, machine, client, id, Ask::TimeToLive { keys })
+    }
+
+    fn ask_leader(
+        &mut self,
+        world: &mut World,
+        machine: u64,
+        client: u64,
+        id: i64,
+        what: Ask,
+    ) -> Checked {
+        let Some(identity) = self.identity(world, machine, client)? else {
+            return Ok(());
+        };
+        let keys = Self::lease_keys(world, machine, Some(id));
+        let lease = LeaseId(id);
+        let operation = match what {
+            Ask::Renew => Operation::LeaseKeepAlive(lease),
+            Ask::TimeToLive { keys } => Operation::LeaseTimeToLive { id: lease, keys },
+        };
+        if !self.door(world, machine, &identity, &operation, &keys)? {
+            return Ok(());
+        }
+        let ask = LeaseAsk {
+            id,
+            what,
+            since: Self::clocks(world),
+            place: 0,
+            forwards: 0,
+        };
+        self.ask_at(world, machine, ask);
+        Ok(())
+    }
+
+    fn ask_at(&mut self, world: &mut World, machine: u64, mut ask: LeaseAsk) {
+        ask.place = Self::place(world, machine).unwrap_or(0);
+        let id = LeaseId(ask.id);
+        let token = world.submit(machine, |token| match ask.what {
+            Ask::Renew => Submission::LeaseRenew { token, id },
+            Ask::TimeToLive { keys } => Submission::LeaseTimeToLive { token, id, keys },
+        });
+        self.wait(world, machine, token, Waiting::Lease(ask));
+    }
+
+    pub(super) fn lease_answered(
+        &mut self,
+        world: &mut World,
+        machine: u64,
+        mut ask: LeaseAsk,
+        outcome: &Outcome,
+    ) -> Checked {
+        let id = ask.id;
+        match outcome {
+            Outcome::LeaseRenewed { ttl_s: 0 }
+            | Outcome::LeaseTimeToLive {
+                remaining_s: -1,
+                granted_s: 0,
+                ..
+            } => {
+                world.hit("lease not found");
+                self.times.missed(&self.model, id, ask.place)
+            }
+            Outcome::LeaseRenewed { ttl_s } => {
+                world.hit("lease renewed");
+                let since = (&ask.since, ask.place);
+                self.times.renewed(&self.model, id, *ttl_s, since)
+            }
+            Outcome::LeaseTimeToLive {
+                remaining_s,
+                granted_s,
+                keys,
+            } => {
+                let wanted = ask.what == Ask::TimeToLive { keys: true };
+                let keys: Option<&[Bytes]> = wanted.then_some(keys);
+                world.hit("time to live told");
+                let times = (*remaining_s, *granted_s);
+                self.times.told(&self.model, (id, ask.place), times, keys)
+            }
+            Outcome::Failed(Error::NotLeader { leader }) => {
+                ask.forwards += 1;
+                let next = world.machine_of(*leader).filter(|m| *m != machine);
+                if let Some(next) = next.filter(|_| ask.forwards <= FORWARDS_MAX) {
+                    world.hit("question about a lease forwarded");
+                    self.ask_at(world, next, ask);
+                }
+                Ok(())
+            }
+            Outcome::Failed(_) => Ok(()),
+            other => {
+                let text = format!("a question about lease {id} is answered by {other:?}");
+                Err(Violation::new("answers make sense", text))
+            }
+        }
+    }
+
+    pub(super) fn list_leases(&mut self, world: &mut World, machine: u64, client: u64) -> Checked {
+        let Some(identity) = self.identity(world, machine, client)? else {
+            return Ok(());
+        };
+        let keys = Self::lease_keys(world, machine, None);
+        let all = [LeaseId(0)];
+        let operation = Operation::LeaseLeases(&all);
+        if !self.door(world, machine, &identity, &operation, &keys)? {
+            return Ok(());
+        }
+        let place = Self::place(world, machine).unwrap_or(0);
+        let token = world.submit(machine, |token| Submission::LeaseLeases { token });
+        self.wait(world, machine, token, Waiting::Leases { place });
+        Ok(())
+    }
+
+    pub(super) fn leases_listed(
+        &mut self,
+        world: &mut World,
+        machine: u64,
+        place: u64,
+        outcome: &Outcome,
+    ) -> Checked {
+        let Outcome::LeaseLeases(ids) = outcome else {
+            return Ok(());
+        };
+        let mut ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+        ids.sort_unstable();
+        world.hit("leases listed");
+        let is_right = (place..=self.model.index()).any(|i| self.model.leases().all_at(i) == ids);
+        if is_right {
+            return Ok(());
+        }
+        let text = format!(
+            "m{machine} lists {ids:?}; after entry {place} there were {:?}",
+            self.model.leases().all_at(place)
+        );
+        Err(Violation::new("leases are what the log says", text))
+    }
+}

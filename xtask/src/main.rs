@@ -8,6 +8,7 @@
 mod ci;
 mod fuzz;
 mod layers;
+mod sim;
 mod tidy;
 mod workspace;
 
@@ -57,6 +58,11 @@ const COMMANDS: &[Command] = &[
         name: "cluster",
         usage: "cluster [--dir DIR] [--fresh true]   three members on this machine, at 2379, 22379 and 32379, until Ctrl-C",
         run: |args| with_release("quorate-integration-tests", "cluster", args),
+    },
+    Command {
+        name: "sim",
+        usage: "sim [--seeds N] [--first S] [--jobs J] | --minutes M | --seed N | shrink --seed N   whole clusters, simulated",
+        run: sim::run,
     },
     Command {
         name: "bench",

@@ -11,6 +11,9 @@ const HISTORY_BYTES_MAX: usize = 1 << 30;
 /// Files of the log that are no segments: one made ahead, one released, one that came too late.
 const SPARE_FILES_MAX: usize = 3;
 
+/// Snapshot files: as many as any limits keep, and one that was just saved.
+const SNAPSHOT_FILES_MAX: usize = 4;
+
 /// What a member holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
@@ -66,8 +69,8 @@ fn check_density(machine: &Machine, state: &State) -> Result<(), Violation> {
     let Some(running) = machine.running.as_ref() else {
         return Ok(());
     };
-    let first = state.compact_revision.max(1) + 1;
     let reader = running.live.reader();
+    let first = reader.compact_revision().max(1) + 1;
     let history = reader.history(
         first,
         state.revision + 1,
@@ -121,7 +124,7 @@ pub(crate) fn check_floor(world: &World) -> Result<(), Violation> {
             return leak(format!("{name} is left over on m{number}"));
         }
         let snapshots = snap.iter().filter(|name| name.ends_with(".snap")).count();
-        if snapshots > running.keep_snapshots.max(1) + 1 {
+        if snapshots > SNAPSHOT_FILES_MAX {
             return leak(format!("{snapshots} snapshot files are left on m{number}"));
         }
         let spares = wal.iter().filter(|name| !name.ends_with(".wal")).count();

@@ -195,8 +195,14 @@ impl World {
             }
             self.hit("snapshot received");
         }
-        if let Some(running) = self.running(number) {
+        let index = image_index(&message);
+        if let Some((machine, running)) = split(self.machines.get_mut(&number)) {
+            let before = running.member.view().committed();
             running.member.handle_messages(vec![*message]);
+            if before < index && running.member.view().committed() >= index {
+                // What the log held up to there is replaced by the snapshot.
+                *machine.log = machine.log.split_off(&(index + 1));
+            }
         }
         Ok(())
     }

@@ -18,7 +18,8 @@ impl World {
     /// Says whether the member on a machine may fail: something happened to its disk.
     pub fn may_fail(&self, number: u64) -> bool {
         let machine = self.machines.get(&number);
-        machine.is_some_and(|m| m.is_faulty || m.damage.is_some() || self.nemesis.is_full(number))
+        machine.is_some_and(|m| m.is_faulty || m.damage.is_some() || !m.has_power())
+            || self.nemesis.is_full(number)
     }
 
     /// Says whether a machine may be damaged now: others have all it holds, and the cluster can go on without it.

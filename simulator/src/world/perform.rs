@@ -21,6 +21,9 @@ impl World {
                 && fatal.is_none();
             let writes_here = writes_here && self.random.one_in(2);
             self.perform_once(number, actions, writes_here);
+            if self.machines.get(&number).is_some_and(|m| !m.has_power()) {
+                return self.lose_power(number);
+            }
             if let Some(why) = fatal {
                 return self.give_up(number, why);
             }

@@ -1,0 +1,2 @@
+//! Seeds as tests: the same twice, and clean.
+mod seeds;

@@ -94,8 +94,6 @@ pub struct Member {
     voted: (u64, u64),
     /// Changes of term or vote on their way to the disk.
     unsynced_votes: usize,
-    /// Term and role for which the election timeout was drawn.
-    drawn_for: Option<(u64, StateRole)>,
     /// Until when the first election may be brought forward.
     advance_until_ms: Option<u64>,
     links: Links,
@@ -222,7 +220,6 @@ impl Member {
             next_ticket: 1,
             voted: (log.hard_state.term, log.hard_state.vote),
             unsynced_votes: 0,
-            drawn_for: None,
             advance_until_ms: Some(now_ms + peers::ADVANCE_MS),
             links: Links::default(),
             refused: Refused::default(),

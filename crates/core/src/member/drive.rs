@@ -255,11 +255,10 @@ impl Member {
         }
     }
 
-    /// Draws a new election timeout whenever raft has drawn one, which it does with every change of term and role.
+    /// Draws the election timeout anew whenever raft has drawn one, which no seed repeats: it does so each time it begins
+    /// to count from 0, also within one term and role.
     pub(super) fn draw_election_timeout(&mut self) {
-        let now = (self.node.raft.term, self.node.raft.state);
-        if self.drawn_for != Some(now) {
-            self.drawn_for = Some(now);
+        if self.node.raft.election_elapsed == 0 {
             set_election_timeout(&mut self.node, &mut self.rng, self.config.election_ticks);
         }
     }

@@ -13,10 +13,10 @@ pub const NAMES: &[&str] = &[
     "power lost while starting", "power lost while installing a snapshot", "power lost while flushing",
     "power lost while compacting", "power lost while saving a snapshot", "power lost while preparing a segment",
     "power lost with a log write under way", "stopped in order", "stopped in order while leading",
-    "restarted with other limits", "log was longer than the state at a start", "snapshot was installed by a start",
-    "start failed and was tried again", "start finished a torn tail",
+    "restarted with other limits", "log was longer than the state at a start", 
+    "start failed and was tried again",
     // The log and snapshots.
-    "log segment was released", "log segment was prepared ahead", "log write waited for space", "snapshot saved",
+    "log segment was released", "log segment was prepared ahead", "snapshot saved",
     "snapshot sent", "snapshot was lost on its way", "snapshot received", "snapshot installed",
     "snapshot installed while compacting", "snapshot installed while flushing", "snapshot not wanted when it came",
     "compaction ended", "compaction in several steps", "entry overwritten in a log",

@@ -1,4 +1,6 @@
-//! Whole clusters of the production code in one thread, from one seed.
+#![doc = include_str!("../README.md")]
+//!
+//! # Parts
 //!
 //! Everything below `transport`, `rpc` and `server` runs as it is; only the disk, the links between members and the clocks
 //! are simulated. One seed makes a [`plan`], the plan makes a [`world`], and a seed run twice does exactly the same.

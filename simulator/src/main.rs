@@ -27,6 +27,7 @@ simulator shrink --seed N                      the smallest run that fails in th
   --operations N           operations that clients begin at most
   --members N              members that found the cluster
   --length-ms N            length of the first phase
+  --all                    a trace with every tick, to see where two runs part
   --quiet                  no trace, no coverage
   --keep-going             do not stop at the first that fails";
 
@@ -40,6 +41,7 @@ struct Asked {
     jobs: usize,
     minutes: Option<u64>,
     quiet: bool,
+    all: bool,
     keep_going: bool,
     narrow: Narrow,
 }
@@ -60,6 +62,7 @@ fn parse(args: &[String]) -> Result<Asked, String> {
         match arg.as_str() {
             "shrink" => asked.shrink = true,
             "--quiet" => asked.quiet = true,
+            "--all" => asked.all = true,
             "--keep-going" => asked.keep_going = true,
             "--seed" => asked.seed = Some(number(value()?)?),
             "--seeds" => asked.seeds = Some(number(value()?)?),
@@ -123,10 +126,10 @@ fn caught(seed: u64, narrow: &Narrow, trace: Trace) -> Report {
 }
 
 fn trace_one(seed: u64, asked: &Asked) -> bool {
-    let trace = if asked.quiet {
-        Trace::Off
-    } else {
-        Trace::Print
+    let trace = match (asked.quiet, asked.all) {
+        (true, _) => Trace::Off,
+        (false, true) => Trace::PrintAll,
+        (false, false) => Trace::Print,
     };
     println!(
         "{}",
@@ -254,12 +257,12 @@ fn work(asked: &Asked, shared: &Shared, last: u64, ends: Option<Instant>) {
         if seed >= last {
             return;
         }
-        let begun = Instant::now();
+        let begun = cpu_time();
         let report = caught(seed, &asked.narrow, Trace::Off);
         let Ok(mut sum) = shared.sum.lock() else {
             return;
         };
-        sum.busy += begun.elapsed();
+        sum.busy += cpu_time().saturating_sub(begun);
         sum.seeds += 1;
         sum.simulated_ms += report.simulated_ms;
         sum.events += report.events;
@@ -275,6 +278,13 @@ fn work(asked: &Asked, shared: &Shared, last: u64, ends: Option<Instant>) {
             println!("{} seeds, {} failed", sum.seeds, sum.failed);
         }
     }
+}
+
+/// Returns how long this thread has had a processor.
+fn cpu_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let first = text.split(' ').next().and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(first.unwrap_or(0))
 }
 
 fn report(sum: &Sum, took: Duration, quiet: bool) {

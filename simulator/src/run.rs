@@ -122,7 +122,11 @@ impl Run<'_> {
         self.workload.stop(self.world);
         self.world.end_faults();
         if is_beyond {
-            return self.run_ms(BEYOND_MS);
+            self.run_ms(BEYOND_MS)?;
+            if self.world.leader().is_none() {
+                self.world.hit("cluster stopped beyond the atlas");
+            }
+            return Ok(());
         }
         self.converge("after the faults")?;
         self.idle()?;

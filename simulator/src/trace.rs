@@ -10,6 +10,8 @@ pub enum Trace {
     Tail(std::collections::VecDeque<String>, usize),
     /// To standard output, as they come.
     Print,
+    /// To standard output, with every tick and how far each disk is: two such traces show where two runs part.
+    PrintAll,
 }
 
 impl Trace {
@@ -18,13 +20,18 @@ impl Trace {
         !matches!(self, Trace::Off)
     }
 
+    /// Says whether every event is wanted.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Trace::PrintAll)
+    }
+
     /// Takes a line.
     #[expect(clippy::print_stdout, reason = "a tool for the terminal")]
     pub(crate) fn line(&mut self, now_ms: u64, text: &str) {
         let line = || format!("{:>7}.{:03} {text}", now_ms / 1_000, now_ms % 1_000);
         match self {
             Trace::Off => {}
-            Trace::Print => println!("{}", line()),
+            Trace::Print | Trace::PrintAll => println!("{}", line()),
             Trace::Tail(lines, limit) => {
                 if lines.len() == *limit {
                     lines.pop_front();
@@ -38,7 +45,7 @@ impl Trace {
     pub fn lines(&self) -> Vec<String> {
         match self {
             Trace::Tail(lines, _) => lines.iter().cloned().collect(),
-            Trace::Off | Trace::Print => Vec::new(),
+            Trace::Off | Trace::Print | Trace::PrintAll => Vec::new(),
         }
     }
 }

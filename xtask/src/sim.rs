@@ -14,16 +14,7 @@ const PROGRAM: [&str; 8] = [
     "simulator",
 ];
 
-/// Seeds that continuous integration runs.
-const CI_SEEDS: &str = "300";
-
 /// Runs it with what was asked for.
 pub(crate) fn run(args: &[String]) -> Outcome {
     check(cargo().args(PROGRAM).arg("--").args(args))
-}
-
-/// Runs the seeds of continuous integration: always the same.
-pub(crate) fn ci() -> Outcome {
-    let args = ["--seeds", CI_SEEDS, "--jobs", "2", "--quiet"];
-    run(&args.map(str::to_owned))
 }

@@ -32,7 +32,13 @@ pub struct State {
 pub(crate) fn state_of(machine: &Machine, revision: i64) -> Result<State, String> {
     let running = machine.running.as_ref().ok_or("it does not run")?;
     let reader = running.live.reader();
-    let hash = reader.hash_kv(revision).map_err(|e| e.to_string())?;
+    // A question for revision 0 may be answered with the hash of a compaction at revision 0, as in etcd.
+    let at = if revision == 0 {
+        reader.current_revision()
+    } else {
+        revision
+    };
+    let hash = reader.hash_kv(at).map_err(|e| e.to_string())?;
     Ok(State {
         revision: reader.current_revision(),
         compact_revision: hash.compact_revision,

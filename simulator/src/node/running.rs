@@ -45,6 +45,8 @@ pub(crate) struct Running {
     pub(crate) install: Option<SnapshotInstall>,
     /// Machines by the member that is said to be there.
     pub(crate) peers: BTreeMap<MemberId, u64>,
+    /// Machines of members that only their messages told of.
+    pub(crate) strangers: BTreeMap<MemberId, u64>,
     /// Members of the cluster that it joined, as they were then.
     pub(crate) remotes: Vec<pb::Member>,
     pub(crate) live: LiveStores,
@@ -170,10 +172,18 @@ impl Running {
 
     /// Returns where a member is, as this one knows it.
     pub(crate) fn machine_of(&self, id: MemberId) -> Option<u64> {
-        self.peers.get(&id).copied().or_else(|| {
-            let known = self.remotes.iter().find(|m| m.id == id.0)?;
-            known.peer_ur_ls.iter().find_map(|url| machine_at(url))
+        let known = self.peers.get(&id).or_else(|| self.strangers.get(&id));
+        known.copied().or_else(|| {
+            let remote = self.remotes.iter().find(|m| m.id == id.0)?;
+            remote.peer_ur_ls.iter().find_map(|url| machine_at(url))
         })
+    }
+
+    /// Remembers where a member is that the log does not know of: the transport reads it off its requests.
+    pub(crate) fn remember(&mut self, id: MemberId, machine: u64) {
+        if !self.peers.contains_key(&id) {
+            self.strangers.insert(id, machine);
+        }
     }
 
     /// Moves the watch hub on by a bounded number of steps; says whether more is to be done right away.

@@ -137,6 +137,7 @@ impl Machine {
             prepare: None,
             install: None,
             peers: Default::default(),
+            strangers: Default::default(),
             is_watch_due: false,
             removed_ms: None,
             led: false,

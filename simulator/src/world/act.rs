@@ -47,8 +47,30 @@ impl World {
             return self.nobody_there(event);
         };
         running.member.handle_time(own_ms);
+        self.say_event(number, &event);
         let acted = self.act(number, event);
         self.settle_disk(number, acted);
+    }
+
+    /// Writes what happens to a member into the trace.
+    fn say_event(&mut self, number: u64, event: &Event) {
+        let is_small = matches!(
+            event,
+            Event::Tick | Event::Inbox | Event::Watch | Event::Prepare
+        );
+        if !self.trace.is_on() || is_small && !self.trace.is_full() {
+            return;
+        }
+        let text = match event {
+            Event::Deliver(delivery) => tell_message(delivery.from, &delivery.message),
+            other => format!("{other:?}"),
+        };
+        let operations = self.machine(number).map_or(0, |m| m.disk.operations());
+        let is_full = self.trace.is_full();
+        self.say(|| match is_full {
+            true => format!("m{number} ({operations}) {text}"),
+            false => format!("m{number} {text}"),
+        });
     }
 
     /// Goes on after something that may have touched the disk.
@@ -161,6 +183,7 @@ impl World {
             self.after_in(2, delivery.from, delivery.epoch, Event::ToldRemoved);
             return Ok(());
         }
+        running.remember(from, delivery.from);
         let Delivery {
             from: sender,
             epoch,
@@ -329,6 +352,28 @@ impl World {
     pub(super) fn running(&mut self, number: u64) -> Option<&mut Running> {
         self.machines.get_mut(&number)?.running.as_mut()
     }
+}
+
+/// Tells a message in a few words.
+fn tell_message(from: u64, message: &quorate_proto::raftpb::Message) -> String {
+    use std::fmt::Write as _;
+    let mut text = format!("hears from m{from}: {}", message.r#type().as_str_name());
+    let mut add = |name: &str, value: u64| {
+        if value > 0 {
+            // Writing to a string never fails.
+            let _ = write!(text, ", {name} {value}");
+        }
+    };
+    add("term", message.term.unwrap_or(0));
+    add("index", message.index.unwrap_or(0));
+    add("term there", message.log_term.unwrap_or(0));
+    add("entries", message.entries.len() as u64);
+    add("commit", message.commit.unwrap_or(0));
+    add(
+        "refused, last",
+        u64::from(message.reject == Some(true)) * message.reject_hint.unwrap_or(0).max(1),
+    );
+    text
 }
 
 /// Borrows a machine and the member that runs on it, side by side.

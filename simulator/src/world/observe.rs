@@ -48,7 +48,11 @@ impl World {
                 None => break,
             }
         }
+        let term = self.running(number).map_or(0, |r| r.member.view().term());
         for entry in fresh {
+            if entry.term < term {
+                self.hit("log entry committed by another leader");
+            }
             self.fold(entry.index ^ entry.term << 40 ^ (entry.data.len() as u64) << 20);
             self.notes.push_back(Note::Committed(entry));
         }

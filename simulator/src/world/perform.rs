@@ -197,9 +197,17 @@ impl World {
         match notice {
             Notice::BecameLeader { .. } => self.hit("member became leader"),
             Notice::SlowDisk { .. } => self.hit("leader handed over for a slow disk"),
+            Notice::LeaderChanged { .. } if self.has_writes_in_flight(number) => {
+                self.hit("leader changed with writes in flight");
+            }
             _ => {}
         }
         self.say(|| format!("m{number} says {notice:?}"));
+    }
+
+    fn has_writes_in_flight(&mut self, number: u64) -> bool {
+        let running = self.running(number);
+        running.is_some_and(|r| r.member.view().proposals_pending() > 0)
     }
 
     fn answer(&mut self, number: u64, token: Token, outcome: Outcome) {

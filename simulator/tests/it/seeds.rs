@@ -16,7 +16,8 @@ fn run(seed: u64) -> Report {
 
 #[test]
 fn a_seed_run_twice_does_exactly_the_same() {
-    for seed in [2, 3, 5, 8, 13, 21, 34, 55] {
+    // 231: within one term and role raft drew election timeouts that no seed repeats.
+    for seed in [2, 3, 5, 8, 13, 21, 34, 231] {
         let (a, b) = (run(seed), run(seed));
         assert_eq!(
             (a.digest, a.events, a.simulated_ms, a.committed),

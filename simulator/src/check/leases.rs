@@ -11,6 +11,9 @@ use quorate_proto::etcdserverpb::InternalRaftRequest;
 use super::Violation;
 use crate::model::{Answer, Model, Proposer, Step};
 
+/// What a leader says that has not applied the first entry of its term yet, as etcd's does.
+const FOREVER_S: i64 = 9_223_372_036;
+
 /// What the clocks of all machines say at one moment, in milliseconds.
 pub type Clocks = BTreeMap<u64, u64>;
 
@@ -187,7 +190,8 @@ impl LeaseTimes {
             let life = model.leases().at(id, index);
             life.is_some_and(|l| l.ttl_s == granted_s) && sorted.as_ref().is_none_or(has_keys)
         });
-        if !fits || left_s > granted_s + extension_s {
+        let is_too_long = left_s > granted_s + extension_s && left_s != FOREVER_S;
+        if !fits || is_too_long {
             let text = format!(
                 "lease {id} is said to have {left_s} of {granted_s} s and the keys {keys:?}"
             );

@@ -95,6 +95,8 @@ pub struct Callers {
     /// Numbers what is written.
     number: u64,
     is_stopped: bool,
+    /// Whether all streams are closed for some time.
+    is_settled: bool,
 }
 
 impl Callers {
@@ -119,6 +121,7 @@ impl Callers {
             patience_ms: PATIENCE * quorate_core::request_timeout_ms(election_ms),
             number: 0,
             is_stopped: false,
+            is_settled: false,
             random,
         }
     }
@@ -247,6 +250,7 @@ impl Callers {
     /// Looks at what has taken too long, and at streams.
     fn sweep(&mut self, world: &mut World) -> Checked {
         world.wake(SWEEP_MS, SWEEP);
+        self.is_settled = self.watching.is_empty();
         let now_ms = world.now_ms();
         let late: Vec<Token> = self
             .waiting
@@ -320,7 +324,7 @@ impl Workload for Callers {
             .iter()
             .any(|(_, alarm)| *alarm == 2);
         let leases_ended = is_corrupt || self.model.leases().living().next().is_none();
-        self.waiting.is_empty() && self.watching.is_empty() && leases_ended
+        self.waiting.is_empty() && self.is_settled && leases_ended
     }
 
     fn check(&mut self, world: &mut World) -> Result<(), Violation> {

@@ -46,10 +46,9 @@ fn said(error: &Error) -> Option<Said> {
     }
     let text = error.to_string();
     match error {
-        Error::TooManyRequests
-        | Error::RequestTooLarge
-        | Error::ProposalDropped
-        | Error::DeadlineExceeded => Some(Said::Never(text)),
+        Error::TooManyRequests | Error::RequestTooLarge | Error::ProposalDropped => {
+            Some(Said::Never(text))
+        }
         Error::Mvcc(_) | Error::Lease(_) | Error::Auth(_) => None,
         _ => Some(Said::Nothing(text)),
     }
@@ -401,7 +400,7 @@ mod tests {
         assert_eq!(said(&error), Some(old));
         assert!(matches!(said(&Error::Timeout), Some(Said::Nothing(_))));
         assert!(matches!(
-            said(&Error::DeadlineExceeded),
+            said(&Error::ProposalDropped),
             Some(Said::Never(_))
         ));
         assert_eq!(said(&Error::Mvcc(quorate_mvcc::Error::Poisoned)), None);

@@ -133,7 +133,8 @@ impl Callers {
                 let revision = match self.random.below(20) {
                     0 => newest + 1,
                     1 => -1,
-                    _ => newest - signed(self.random.below(self.swarm.kept)),
+                    // Not at 0: the hash that it leaves is taken for that of the newest revision, as in etcd.
+                    _ => (newest - signed(self.random.below(self.swarm.kept))).max(1),
                 };
                 let physical = self.random.one_in(2);
                 Deed::Propose(Request::Compaction(pb::CompactionRequest {

@@ -103,6 +103,19 @@ pub struct SnapshotToSave {
     pub body: Bytes,
 }
 
+/// What became of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberChangeKind {
+    /// It was added.
+    Added,
+    /// A learner may vote now.
+    Promoted,
+    /// It is gone for good.
+    Removed,
+    /// It listens elsewhere.
+    Updated,
+}
+
 /// Something worth a line in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -114,13 +127,101 @@ pub enum Notice {
     },
     /// Another leader, or none (0), is known.
     LeaderChanged {
+        /// The one known before; 0 for none.
+        before: u64,
         /// The leader's member id.
         leader: u64,
         /// The term.
         term: u64,
     },
+    /// The first election is brought forward.
+    ElectionAdvanced {
+        /// By how many ticks.
+        ticks: usize,
+        /// Links to other members that are active.
+        links: usize,
+    },
+    /// Leadership is to move.
+    TransferStarted {
+        /// To whom.
+        to: u64,
+    },
+    /// Leadership has moved where it was to go.
+    TransferFinished {
+        /// To whom.
+        to: u64,
+        /// How long it took, in milliseconds.
+        took_ms: u64,
+    },
+    /// This member, which leads, sent its heartbeats late.
+    LateHeartbeat {
+        /// Time above what is allowed, in milliseconds.
+        exceeded_ms: u64,
+    },
+    /// What this member says of itself is in the log and applied.
+    Published,
+    /// This member, which leads, proposes a cluster version.
+    VersionProposed {
+        /// The version now; empty while undecided.
+        before: String,
+        /// The version to be.
+        version: String,
+    },
     /// The cluster agreed on a version.
-    ClusterVersion(String),
+    ClusterVersion {
+        /// The version before; empty while undecided.
+        before: String,
+        /// The version now.
+        version: String,
+    },
+    /// The storage version follows the cluster's.
+    StorageVersion {
+        /// The version before; empty while unset.
+        before: String,
+        /// The version now; empty for none.
+        version: String,
+    },
+    /// The storage version cannot follow the cluster's yet: the log holds what the lower version does not know.
+    StorageVersionKept {
+        /// The version it is to become; empty for none.
+        version: String,
+        /// The version that the log needs.
+        needed: String,
+    },
+    /// Every member runs the version that the cluster is downgraded to.
+    Downgraded(String),
+    /// A snapshot of the log is saved.
+    SnapshotTriggered {
+        /// Last entry it covers.
+        index: u64,
+        /// Last entry that the one before covers.
+        before: u64,
+        /// Whether it is due before its time.
+        is_forced: bool,
+    },
+    /// A snapshot of the log is on disk.
+    SnapshotSaved {
+        /// Last entry it covers.
+        index: u64,
+    },
+    /// Members of the cluster are others, or say something else of themselves.
+    MemberChanged {
+        /// What became of it.
+        kind: MemberChangeKind,
+        /// Which.
+        id: u64,
+        /// Where it listens, or listened, for peers.
+        urls: Vec<String>,
+        /// Whether it is, or was, a learner.
+        is_learner: bool,
+    },
+    /// A configuration change that was asked for here was applied.
+    ChangeApplied {
+        /// Its type, in etcd's words.
+        kind: &'static str,
+        /// The member it is about.
+        id: u64,
+    },
     /// A put came while the quota was used up.
     QuotaExceeded,
     /// A configuration change was applied.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::actions::PeerChange;
 use crate::convert::change_kind;
-use crate::versions::Version;
+use crate::versions::{MIN_CLUSTER_VERSION, Version};
 
 /// A member as etcd writes it to JSON: in the `members` table, in configuration changes, and to peers.
 ///
@@ -126,6 +126,8 @@ const RESTORE_ROWS: usize = 1_000;
 const CLUSTER_VERSION_KEY: &[u8] = b"clusterVersion";
 const DOWNGRADE_KEY: &[u8] = b"downgrade";
 const STORAGE_VERSION_KEY: &[u8] = b"storageVersion";
+/// The first version that writes down its storage version. Source: etcd v3.7.1 server/storage/schema/schema.go.
+const FIRST_STORAGE_VERSION: Version = Version { major: 3, minor: 6 };
 
 /// Why the cluster's tables cannot be restored.
 #[derive(Debug)]
@@ -380,7 +382,7 @@ impl Cluster {
         self.store(txn, request.member_id);
     }
 
-    /// Applies a cluster version; the storage version follows it.
+    /// Applies a cluster version.
     pub(crate) fn apply_version(&mut self, txn: &mut ApplyTxn, version: &str) {
         version.clone_into(&mut self.version);
         txn.put(
@@ -388,14 +390,36 @@ impl Cluster {
             CLUSTER_VERSION_KEY,
             Bytes::copy_from_slice(version.as_bytes()),
         );
-        if version != "3.0.0" && self.storage_version != version {
-            version.clone_into(&mut self.storage_version);
-            txn.put(
-                Table::Meta,
-                STORAGE_VERSION_KEY,
-                Bytes::copy_from_slice(version.as_bytes()),
-            );
+    }
+
+    /// Returns what the storage version is to become, empty for none; `None` when it has followed the cluster's.
+    ///
+    /// Source: etcd v3.7.1 server/etcdserver/version/monitor.go UpdateStorageVersionIfNeeded.
+    pub(crate) fn due_storage_version(&self) -> Option<&str> {
+        if self.version == self.storage_version {
+            return None;
         }
+        let version = self.parsed_version()?;
+        if version == MIN_CLUSTER_VERSION {
+            return None;
+        }
+        let due = if version < FIRST_STORAGE_VERSION {
+            ""
+        } else {
+            &self.version
+        };
+        (due != self.storage_version).then_some(due)
+    }
+
+    /// Lets the storage version follow; says what it was.
+    pub(crate) fn follow_storage_version(&mut self, txn: &mut ApplyTxn, version: &str) -> String {
+        if version.is_empty() {
+            txn.delete(Table::Meta, STORAGE_VERSION_KEY);
+        } else {
+            let value = Bytes::copy_from_slice(version.as_bytes());
+            txn.put(Table::Meta, STORAGE_VERSION_KEY, value);
+        }
+        std::mem::replace(&mut self.storage_version, version.to_owned())
     }
 
     /// Applies the start or the end of a downgrade.
@@ -490,6 +514,25 @@ mod tests {
         assert!(
             context.is_promote && context.member.id == 5 && context.member.peer_urls.is_empty()
         );
+    }
+
+    #[test]
+    fn the_storage_version_follows_that_of_the_cluster_and_is_gone_below_3_6() {
+        let due = |version: &str, storage: &str| {
+            let cluster = Cluster {
+                version: version.to_owned(),
+                storage_version: storage.to_owned(),
+                ..Cluster::default()
+            };
+            cluster.due_storage_version().map(str::to_owned)
+        };
+        assert_eq!(due("", ""), None);
+        assert_eq!(due("3.0.0", ""), None);
+        assert_eq!(due("3.7.0", "").as_deref(), Some("3.7.0"));
+        assert_eq!(due("3.7.0", "3.7.0"), None);
+        assert_eq!(due("3.6.0", "3.7.0").as_deref(), Some("3.6.0"));
+        assert_eq!(due("3.5.0", "3.6.0").as_deref(), Some(""));
+        assert_eq!(due("3.5.0", ""), None);
     }
 
     fn change(kind: ConfChangeType, id: u64, context: &str) -> ConfChange {

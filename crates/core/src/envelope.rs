@@ -2,9 +2,10 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
 use quorate_auth::Identity;
-use quorate_proto::etcdserverpb::RequestHeader;
+use quorate_proto::etcdserverpb::{DowngradeVersionTestRequest, RequestHeader};
 
 use crate::Request;
+use crate::versions::Version;
 
 const HEADER_FIELD: u32 = 100;
 const WIRE_VARINT: u64 = 0;
@@ -73,7 +74,8 @@ pub(crate) enum Content {
 }
 
 /// Fields that hold requests without effect: `range` and `downgrade_version_test`.
-const NO_OP_FIELDS: [u64; 2] = [3, 9900];
+const NO_OP_FIELDS: [u64; 2] = [3, DOWNGRADE_TEST_FIELD];
+const DOWNGRADE_TEST_FIELD: u64 = 9900;
 /// Fields that hold no request: the old request id, and the header.
 const ID_FIELD: u64 = 1;
 
@@ -108,6 +110,22 @@ pub(crate) fn decode(data: &Bytes) -> Result<Envelope, String> {
         }
     }
     Ok(envelope)
+}
+
+/// Returns the version that an entry of etcd's test of downgrades says it needs; `None` for any other entry.
+///
+/// Source: etcd v3.7.1 server/storage/wal/version.go visitEntryData.
+pub(crate) fn tested_version(data: &[u8]) -> Option<Version> {
+    let mut rest = data;
+    while !rest.is_empty() {
+        let (field, bytes, after) = split_field(rest).ok()?;
+        if field == DOWNGRADE_TEST_FIELD {
+            let test = DowngradeVersionTestRequest::decode(bytes).ok()?;
+            return Version::parse(&test.ver);
+        }
+        rest = after;
+    }
+    None
 }
 
 /// Splits the first field off a message: its number, its bytes when it is of variable length, and the rest.

@@ -62,7 +62,9 @@ mod versions;
 mod view;
 mod waiters;
 
-pub use actions::{Actions, Notice, PeerChange, SnapshotInstall, SnapshotSource, SnapshotToSave};
+pub use actions::{
+    Actions, MemberChangeKind, Notice, PeerChange, SnapshotInstall, SnapshotSource, SnapshotToSave,
+};
 pub use alarms::Alarms;
 pub use api::{
     Applied, AuthAnswer, DowngradeAction, MemberChange, Outcome, Proposal, Request, Submission,

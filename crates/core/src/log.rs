@@ -130,6 +130,11 @@ impl MemoryLog {
         self.snapshot_at = applied;
     }
 
+    /// Returns the entries kept up to an index, that one included.
+    pub(crate) fn entries_until(&self, index: u64) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().take_while(move |e| e.index <= index)
+    }
+
     /// Returns the bytes of all entries kept.
     pub(crate) fn entry_bytes(&self) -> usize {
         self.entry_bytes

@@ -120,6 +120,8 @@ pub struct Member {
     first_commit_in_term: bool,
     /// The leader known last; 0 before the first.
     leader: u64,
+    /// The leader told of last; 0 for none.
+    told_leader: u64,
     /// Whether the backend's flushes cannot keep up: nothing more is admitted.
     is_behind_disk: bool,
     /// When the leader known now was first known.
@@ -197,6 +199,7 @@ impl Member {
                 saving: false,
                 log_bytes,
                 trimmed: 0,
+                forced: None,
             },
             compaction: Compaction::default(),
             auto_compactor: AutoCompactor::new(config.auto_compaction, now_ms),
@@ -237,6 +240,7 @@ impl Member {
             conf_index: 0,
             first_commit_in_term: false,
             leader: 0,
+            told_leader: 0,
             is_behind_disk: false,
             leader_since_ms: now_ms,
             published: Publication::NotYet,
@@ -249,6 +253,7 @@ impl Member {
     }
 
     fn start(&mut self) {
+        self.note_needed_versions();
         if let Some(job) = self.stores.kv.pending_compaction() {
             self.compaction.waiting.push_back((0, job));
             self.compaction.scheduled += 1;
@@ -418,8 +423,7 @@ impl Member {
         if index <= self.snapshot.last_mark || self.is_installing() {
             return;
         }
-        self.snapshot.last_index = index;
-        self.snapshot.last_mark = index;
+        self.note_saved_snapshot(index);
         let ticket = self.ticket();
         self.actions.persist.push(Batch {
             ticket,

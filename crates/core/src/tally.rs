@@ -255,6 +255,8 @@ pub struct Tally {
     pub leases_expired: Count,
     /// Granted times to live, in seconds.
     pub lease_ttls: Doubling<TTL_BOUNDS>,
+    /// Heartbeats that were sent late.
+    pub late_heartbeats: Count,
     /// Rounds of linearizable reads that failed because the leader changed.
     pub read_indexes_failed: Count,
     /// Linearizable reads that waited for their index until their time was over.
@@ -276,6 +278,7 @@ impl Default for Tally {
             leases_revoked: Count::default(),
             leases_renewed: Count::default(),
             leases_expired: Count::default(),
+            late_heartbeats: Count::default(),
             lease_ttls: Doubling::new(1),
             read_indexes_failed: Count::default(),
             read_indexes_slow: Count::default(),

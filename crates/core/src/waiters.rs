@@ -1,6 +1,7 @@
 //! Who waits for which proposal, and until when.
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 use quorate_proto::{LeaseId, MemberId};
 
@@ -19,8 +20,15 @@ pub(crate) enum Waiter {
         /// The request.
         request: Request,
     },
-    /// A caller waits for a change of members; the member that it is about.
-    Change(Token, MemberId),
+    /// A caller waits for a change of members.
+    Change {
+        /// The caller.
+        token: Token,
+        /// The member that it is about.
+        id: MemberId,
+        /// The entry's data, in case it is lost with its leader.
+        data: Bytes,
+    },
     /// A caller waits for a downgrade to begin or to end.
     Downgrade(Token, DowngradeAction),
     /// The member publishes its own attributes.
@@ -39,7 +47,7 @@ impl Waiter {
     /// Returns the caller that may go away.
     fn caller(&self) -> Option<Token> {
         match self {
-            Self::Client { token, .. } | Self::Change(token, _) | Self::Downgrade(token, _) => {
+            Self::Client { token, .. } | Self::Change { token, .. } | Self::Downgrade(token, _) => {
                 Some(*token)
             }
             _ => None,
@@ -92,6 +100,20 @@ impl Waiters {
 
     pub(crate) fn contains(&self, id: u64) -> bool {
         self.by_id.contains_key(&id)
+    }
+
+    /// Returns the data of changes of members that are waited for, in the order in which they were asked for.
+    pub(crate) fn open_changes(&self) -> Vec<(u64, Bytes)> {
+        let mut open: Vec<_> = self
+            .by_id
+            .iter()
+            .filter_map(|(id, waiter)| match waiter {
+                Waiter::Change { data, .. } => Some((*id, data.clone())),
+                _ => None,
+            })
+            .collect();
+        open.sort_unstable_by_key(|(id, _)| *id);
+        open
     }
 
     /// Forgets the waiter of a caller that went away.
@@ -156,6 +178,29 @@ mod tests {
         assert_eq!(expired.iter().map(|(d, _)| d.id).collect::<Vec<_>>(), [2]);
         assert_eq!(waiters.len(), 1);
         assert!(waiters.take(3).is_some() && waiters.take(3).is_none());
+    }
+
+    #[test]
+    fn only_changes_of_members_are_open_and_in_the_order_in_which_they_came() {
+        let mut waiters = Waiters::default();
+        let change = |token, data: &'static [u8]| Waiter::Change {
+            token: Token(token),
+            id: MemberId(9),
+            data: Bytes::from_static(data),
+        };
+        waiters.register_endless(7, change(100, b"second"));
+        waiters.register_endless(5, change(101, b"first"));
+        waiters.register(deadline(6, 10), client(102));
+        let open = waiters.open_changes();
+        assert_eq!(
+            open,
+            [
+                (5, Bytes::from_static(b"first")),
+                (7, Bytes::from_static(b"second"))
+            ]
+        );
+        waiters.cancel(Token(101));
+        assert_eq!(waiters.open_changes().len(), 1);
     }
 
     #[test]

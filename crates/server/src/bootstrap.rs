@@ -209,7 +209,19 @@ fn open_backend(place: &Place, recovered: &Recovered) -> Result<Backend, Error> 
         .map_err(Error::Backend)?;
     let mark = recovered.snapshot.unwrap_or_default().index;
     let image = place.snap_dir.join(image_file(mark));
-    if backend.durable().index < mark && exists(&place.disk, &image)? {
+    let applied = backend.durable().index;
+    if applied >= mark {
+        tracing::info!(
+            "consistent-index" = applied,
+            "snapshot-index" = mark,
+            "Skipping snapshot backend"
+        );
+    } else if exists(&place.disk, &image)? {
+        tracing::info!(
+            "consistent-index" = applied,
+            "snapshot-index" = mark,
+            "Recovering from snapshot backend"
+        );
         drop(backend);
         backend = place.install(mark).map_err(Error::Install)?;
     }

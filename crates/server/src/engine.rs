@@ -1,16 +1,17 @@
 //! The engine's thread: one loop that feeds a member with what happens and does what it asks for.
 use std::time::{Duration, Instant};
 
-use quorate_core::{Actions, Member, Notice, Outlet};
+use quorate_core::{Actions, Member, Outlet};
+use quorate_proto::MemberId;
 use quorate_wal::Synced;
 
 use quorate_rpc::Clock;
 
-use crate::config::GoDuration;
 use crate::installer::Installer;
 use crate::log_writer::{Here, LogOrder};
 use crate::peers::Links;
 use crate::queue::{Event, Queue, Taken};
+use crate::tell::Teller;
 use crate::workers::{BackendOrder, Chore, Workers};
 
 /// Ticks made up for at most after a pause; more would only fire time-outs in a burst.
@@ -33,6 +34,7 @@ pub(crate) struct Engine<O> {
     /// The links to other members.
     pub(crate) links: Links,
     pub(crate) installer: Installer,
+    pub(crate) teller: Teller,
     /// When this member applied its own removal.
     pub(crate) removed_ms: Option<u64>,
     /// Called once when the member has published itself.
@@ -87,7 +89,7 @@ impl<O: Outlet> Engine<O> {
             self.tick_when_due(&mut next_tick);
             ended = ended
                 .or_else(|| self.perform_all())
-                .or_else(|| stopping.is_over(&self.member, self.clock.now_ms()))
+                .or_else(|| stopping.is_over(&self.member, self.clock.now_ms(), &self.teller))
                 .or_else(|| self.is_removed().then_some(Ended::Removed));
         }
     }
@@ -114,7 +116,10 @@ impl<O: Outlet> Engine<O> {
             }
             Event::Removed => return Some(Ended::Removed),
             Event::Fatal(why) => return Some(Ended::Fatal(why)),
-            Event::Stop => return stopping.begin(&mut self.member, self.clock.now_ms()),
+            Event::Stop => {
+                let now_ms = self.clock.now_ms();
+                return stopping.begin(&mut self.member, now_ms, &self.teller);
+            }
         }
         None
     }
@@ -209,7 +214,7 @@ impl<O: Outlet> Engine<O> {
             self.installer.forget(index);
         }
         for notice in &actions.notices {
-            tell(notice);
+            self.teller.tell(notice);
         }
         if actions.removed {
             self.removed_ms = self.removed_ms.or(Some(self.clock.now_ms()));
@@ -240,104 +245,33 @@ impl<O: Outlet> Engine<O> {
 /// A stop under way: leadership moves first, when there is somebody to take it.
 #[derive(Default)]
 struct Stopping {
-    ends_ms: Option<u64>,
+    /// Who is to lead, and since when that is waited for.
+    transfer: Option<(MemberId, u64)>,
 }
 
 impl Stopping {
-    fn begin(&mut self, member: &mut Member, now_ms: u64) -> Option<Ended> {
-        if self.ends_ms.is_some() {
+    fn begin(&mut self, member: &mut Member, now_ms: u64, teller: &Teller) -> Option<Ended> {
+        if self.transfer.is_some() {
             return Some(Ended::Stopped);
         }
         let Some(to) = member.transfer_leadership_for_stop() else {
             return Some(Ended::Stopped);
         };
-        tracing::info!(transferee_member_id = %to, "leadership transfer starting");
-        self.ends_ms = Some(now_ms + TRANSFER_MS);
+        teller.transfer_starts(to);
+        self.transfer = Some((to, now_ms));
         None
     }
 
-    fn is_over(&self, member: &Member, now_ms: u64) -> Option<Ended> {
-        let ends_ms = self.ends_ms?;
-        (!member.leads() || now_ms >= ends_ms).then_some(Ended::Stopped)
+    fn is_over(&self, member: &Member, now_ms: u64, teller: &Teller) -> Option<Ended> {
+        let (to, began_ms) = self.transfer?;
+        let took_ms = now_ms - began_ms;
+        if !member.leads() {
+            teller.transfer_ends(to, Duration::from_millis(took_ms));
+        } else if took_ms >= TRANSFER_MS {
+            teller.transfer_fails();
+        } else {
+            return None;
+        }
+        Some(Ended::Stopped)
     }
-}
-
-/// Writes what an operator should read.
-fn tell(notice: &Notice) {
-    match notice {
-        Notice::BecameLeader { term } => tracing::info!(term, "became leader"),
-        Notice::LeaderChanged { leader: 0, term } => tracing::warn!(term, "lost leader"),
-        Notice::LeaderChanged { leader, term } => {
-            tracing::info!(leader = %format_args!("{leader:x}"), term, "found leader");
-        }
-        Notice::ClusterVersion(version) => {
-            tracing::info!(cluster_version = %version, "set cluster version")
-        }
-        Notice::QuotaExceeded => tracing::warn!("message exceeded backend quota; raising alarm"),
-        Notice::ConfigurationChanged { voters, learners } => {
-            tracing::info!(voters = %hex(voters), learners = %hex(learners), "applied a configuration change");
-        }
-        Notice::ConfigurationRefused(why) => {
-            tracing::warn!(error = %why, "refused a configuration change")
-        }
-        Notice::AutoCompacted { revision } => tracing::info!(revision, "completed auto compaction"),
-        Notice::SlowApply {
-            took_ns,
-            expected_ns,
-            request,
-            error,
-        } => {
-            let (took, expected) = (duration(*took_ns), duration(*expected_ns));
-            let error = error.as_deref().map(tracing::field::display);
-            tracing::warn!(
-                %took, "expected-duration" = %expected, prefix = "", %request, response = "", error,
-                "apply request took too long"
-            );
-        }
-        Notice::FailedApply {
-            took_ns,
-            request,
-            error,
-        } => {
-            let took = duration(*took_ns);
-            tracing::warn!(%took, %request, response = "", %error, "failed to apply request");
-        }
-        Notice::ReadIndexLate {
-            request_id,
-            retry_ms,
-        } => {
-            let retry = GoDuration::from(Duration::from_millis(*retry_ms));
-            tracing::warn!(
-                "sent-request-id" = request_id, "retry-timeout" = %retry,
-                "waiting for ReadIndex response took too long, retrying"
-            );
-        }
-        Notice::ReadIndexTimedOut { count } => {
-            tracing::warn!(
-                reads = count,
-                "timed out waiting for read index response (local node might have slow network)"
-            );
-        }
-        Notice::SnapshotInstalled {
-            index,
-            applied_before,
-        } => tracing::info!(
-            "snapshot-index" = index,
-            "applied-index" = applied_before,
-            "applied snapshot"
-        ),
-        Notice::LeasesExpired { count } => tracing::debug!(count, "leases expired"),
-        _ => tracing::info!("{notice:?}"),
-    }
-}
-
-fn duration(ns: u64) -> GoDuration {
-    GoDuration::from(Duration::from_nanos(ns))
-}
-
-fn hex(ids: &[u64]) -> String {
-    ids.iter()
-        .map(|id| format!("{id:x}"))
-        .collect::<Vec<_>>()
-        .join(",")
 }

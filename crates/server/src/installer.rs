@@ -64,12 +64,16 @@ impl Installer {
     /// Installs a snapshot's image and hands the restored stores to the engine.
     pub(crate) fn install(&self, index: u64) {
         self.run("install", move |this| {
-            tracing::info!(snapshot_index = index, "applying snapshot");
+            tracing::info!(
+                "incoming-leader-snapshot-index" = index,
+                "applying snapshot"
+            );
             let restored = this
                 .place
                 .install(index)
                 .map_err(|e| e.to_string())
                 .and_then(|backend| {
+                    tracing::info!("applySnapshot: opened snapshot backend");
                     recovery::restore(&backend, &this.recovery).map_err(|e| e.to_string())
                 });
             match restored {

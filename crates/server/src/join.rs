@@ -44,13 +44,12 @@ impl Running {
     /// Source: etcd v3.7.1 server/etcdserver/api/membership/cluster.go ValidateClusterAndAssignIDs.
     fn id_of(&self, name: &str, initial: &Bootstrap) -> Result<MemberId, String> {
         let refuse = |why: String| {
-            let urls: Vec<&str> = self
-                .members
-                .iter()
-                .flat_map(|m| &m.peer_ur_ls)
-                .map(|u| &u[..])
-                .collect();
-            format!("error validating peerURLs {}: {why}", urls.join(","))
+            let members: Vec<String> = self.members.iter().map(print).collect();
+            format!(
+                "error validating peerURLs {{ClusterID:{} Members:[{}] RemovedMemberIDs:[]}}: {why}",
+                self.cluster_id,
+                members.join(" ")
+            )
         };
         if self.members.len() != initial.members.len() {
             return Err(refuse("member count is unequal".to_owned()));
@@ -82,6 +81,18 @@ impl Running {
         }
         own.ok_or_else(|| refuse(format!("no member of the cluster has the URLs of {name:?}")))
     }
+}
+
+/// Prints a member as Go prints etcd's.
+fn print(member: &pb::Member) -> String {
+    format!(
+        "&{{ID:{:x} RaftAttributes:{{PeerURLs:[{}] IsLearner:{}}} Attributes:{{Name:{} ClientURLs:[{}]}}}}",
+        member.id,
+        member.peer_ur_ls.join(" "),
+        member.is_learner,
+        member.name,
+        member.client_ur_ls.join(" ")
+    )
 }
 
 /// Decides for a member without data; asks the others where it must.
@@ -127,7 +138,7 @@ async fn ask(urls: &[String], timeout: Duration) -> Option<Running> {
                 });
             }
             Err(error) => {
-                tracing::debug!(address = %url, error = %error, "failed to get cluster response");
+                tracing::warn!(address = %format_args!("{url}/members"), error = %error, "failed to get cluster response");
             }
         }
     }
@@ -188,7 +199,7 @@ async fn is_compatible(config: &Config, running: &Running, own: MemberId) -> boo
         match client.versions(&member.peer_ur_ls, timeout).await {
             Ok(found) => versions.push(found.cluster.unwrap_or_default()),
             Err(error) => {
-                tracing::warn!(remote_member_id = %format_args!("{:x}", member.id), error = %error, "failed to get version");
+                tracing::warn!("remote-member-id" = %format_args!("{:x}", member.id), error = %error, "failed to get version");
             }
         }
     }

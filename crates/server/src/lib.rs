@@ -30,10 +30,13 @@ mod no_sync;
 mod observe;
 mod peers;
 mod queue;
+mod raft_lines;
 pub mod recovery;
 mod run;
 mod settings;
 mod signals;
+mod start_lines;
+mod tell;
 pub mod version;
 mod workers;
 

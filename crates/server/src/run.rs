@@ -21,15 +21,17 @@ use crate::data_dir;
 use crate::engine::{Ended, Engine};
 use crate::installer::Installer;
 use crate::join;
-use crate::log::Logger;
+use crate::log::{Level, Logger, Record};
 use crate::metrics::{MeteredDisk, Metrics};
 use crate::no_sync::NoSyncDisk;
 use crate::observe::{self, MetricsServer};
 use crate::peers::{self, Forward};
 use crate::queue::{Event, Queue};
+use crate::raft_lines::RaftLines;
 use crate::recovery;
 use crate::settings::{self, connection_threads, door_options, member_config, service_options};
 use crate::signals;
+use crate::start_lines;
 use crate::workers::{WorkerOptions, Workers};
 
 /// Largest `--max-request-bytes`: what the log takes as one entry, with room to spare.
@@ -49,15 +51,12 @@ pub fn run(config: &Config, logger: &Logger) -> ExitCode {
     let started = data_dir::inspect(&config.data_dir, logger).and_then(|()| start(config, logger));
     let code = match started {
         Ok(code) => {
-            tracing::info!(
-                name = config.name,
-                "data-dir" = %config.data_dir.display(),
-                "closed etcd server"
-            );
+            start_lines::closing(config, logger, "closed etcd server");
             code
         }
         Err(error) => {
-            tracing::error!(error = %error, "failed to start");
+            // etcd says this whatever the cause is.
+            logger.write(&Record::new(Level::Fatal, "discovery failed").text("error", error));
             ExitCode::from(1)
         }
     };
@@ -74,6 +73,7 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
             "--max-request-bytes may be at most {REQUEST_BYTES_MAX}"
         ));
     }
+    start_lines::listening(config, logger);
     let listeners = listen(&config.listen_client_urls)?;
     let metrics_listeners = listen(&config.listen_metrics_urls)?;
     let peer_listeners = listen(&config.listen_peer_urls)?;
@@ -84,8 +84,9 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
     };
     let metrics = Metrics::new();
     let disk: Arc<dyn Disk> = Arc::new(MeteredDisk::new(disk, metrics.clone(), config.wal_dir()));
-    let (opened, recovery, remotes) = open(config, &disk)?;
-    logger.write(&config.start_line(!opened.is_new));
+    let (opened, recovery, remotes) = open(config, &disk)
+        .inspect_err(|error| tracing::error!(error = %error, "bootstrap failed"))?;
+    start_lines::opened(config, logger, &opened);
     let clock = Clock::start();
     let (turns, wait) = channel();
     watch_signals(turns.clone()).map_err(|e| format!("cannot watch signals: {e}"))?;
@@ -110,6 +111,7 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
             listeners: peer_listeners,
             recovery,
             remotes,
+            logger,
         },
     )?;
     let mut registry = observe::registry(config, logger, &metrics, &handles, threads + 1);
@@ -129,7 +131,7 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
     let door = FrontDoor::new(listeners, &options, clock, &registry)
         .map_err(|e| format!("cannot serve clients: {e}"))?;
     let ended = serve(
-        config, &wait, door, &handles, &mailboxes, &registry, clock, &queue, &leader,
+        config, logger, &wait, door, &handles, &mailboxes, &registry, clock, &queue, &leader,
     );
     if let Some(server) = metrics_server {
         server.close();
@@ -147,6 +149,7 @@ fn start(config: &Config, logger: &Logger) -> Result<ExitCode, String> {
 )]
 fn serve(
     config: &Config,
+    logger: &Logger,
     wait: &Receiver<Turn>,
     door: FrontDoor,
     handles: &Handles,
@@ -170,6 +173,7 @@ fn serve(
             }
             Ok(Turn::Signal(name)) => {
                 tracing::info!(signal = name, "received signal; shutting down");
+                start_lines::closing(config, logger, "closing etcd server");
                 if let Some(serving) = serving.take() {
                     Serving::close(serving);
                 }
@@ -177,11 +181,9 @@ fn serve(
             }
             Ok(Turn::EngineEnded(Ended::Stopped)) => return ExitCode::SUCCESS,
             Ok(Turn::EngineEnded(Ended::Removed)) => {
-                tracing::error!(
-                    data_dir = %config.data_dir.display(),
-                    "server error: the member has been permanently removed from the cluster"
-                );
-                tracing::warn!("data-dir used by this member must be removed");
+                let why = "the member has been permanently removed from the cluster";
+                tracing::warn!(error = why, "server error");
+                tracing::warn!("data-dir" = %config.data_dir.display(), "data-dir used by this member must be removed");
                 return ExitCode::SUCCESS;
             }
             Ok(Turn::EngineEnded(Ended::Fatal(why))) => {
@@ -262,7 +264,7 @@ fn listen(urls: &[Url]) -> Result<Vec<TcpListener>, String> {
             url.host()
         };
         TcpListener::bind((host, url.port()))
-            .map_err(|e| format!("cannot listen on {}: {e}", url.as_str()))
+            .map_err(|e| start_lines::listen_error(&format!("{host}:{}", url.port()), &e))
     };
     urls.iter().map(bind).collect()
 }
@@ -292,7 +294,8 @@ fn open(
 }
 
 /// What the links to other members are made of.
-struct Others {
+struct Others<'a> {
+    logger: &'a Logger,
     listeners: Vec<TcpListener>,
     recovery: recovery::Options,
     /// Members of the cluster that this one joins.
@@ -320,32 +323,25 @@ fn start_engine(
     metrics: &Metrics,
     mailboxes: &Mailboxes,
     turns: &Sender<Turn>,
-    others: Others,
+    others: Others<'_>,
 ) -> Result<Started, String> {
     let member_config = member_config(config, &opened);
     let is_new = opened.is_new;
+    let teller = start_lines::teller(config, others.logger, &opened);
+    start_lines::serving(config, others.logger, &opened);
     let Opened {
         member_id,
-        cluster_id,
         wal,
         log,
         stores,
         snapshotter,
-        wal_dir,
         place,
         lock,
         ..
     } = opened;
-    tracing::info!(
-        cluster_id = %cluster_id,
-        local_member_id = %member_id,
-        applied = stores.backend.applied().index,
-        wal_dir = %wal_dir.display(),
-        "opened the data directory"
-    );
     let tick = config.heartbeat_interval;
-    let logger = slog::Logger::root(slog::Discard, slog::o!());
-    let mut member = Member::new(member_config, log, stores, &logger, clock.now_ms())
+    let raft_lines = RaftLines::root(others.logger, member_id);
+    let mut member = Member::new(member_config, log, stores, &raft_lines, clock.now_ms())
         .map_err(|e| format!("cannot start raft: {e}"))?;
     member.set_stopwatch(observe::stopwatch(config));
     let stores = member.stores();
@@ -398,6 +394,7 @@ fn start_engine(
         clock,
         links,
         installer,
+        teller,
         removed_ms: None,
         on_ready: Some(Box::new(move || {
             let _ = ready.send(Turn::Ready);

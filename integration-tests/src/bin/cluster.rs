@@ -34,6 +34,8 @@ const LOOK: Duration = Duration::from_millis(100);
 struct Running {
     name: &'static str,
     log: PathBuf,
+    /// How it was started.
+    command: String,
     child: Child,
     is_told: bool,
     has_ended: bool,
@@ -114,7 +116,8 @@ fn start(dir: &Path, place: usize, binary: &Binary) -> Outcome<Running> {
     let url = |port: u16| format!("http://127.0.0.1:{port}");
     let initial = MEMBERS.map(|(name, _, peer)| format!("{name}={}", url(peer)));
     let file = File::create(&log)?;
-    let child = Command::new(binary.path())
+    let mut command = Command::new(binary.path());
+    command
         .arg(format!("--name={name}"))
         .arg(format!(
             "--data-dir={}",
@@ -126,7 +129,9 @@ fn start(dir: &Path, place: usize, binary: &Binary) -> Outcome<Running> {
         .arg(format!("--initial-advertise-peer-urls={}", url(peer)))
         .arg("--initial-cluster-token=etcd-cluster-1")
         .arg(format!("--initial-cluster={}", initial.join(",")))
-        .arg("--initial-cluster-state=new")
+        .arg("--initial-cluster-state=new");
+    let text = shown(&command);
+    let child = command
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
@@ -141,13 +146,22 @@ fn start(dir: &Path, place: usize, binary: &Binary) -> Outcome<Running> {
     Ok(Running {
         name,
         log,
+        command: text,
         child,
         is_told: false,
         has_ended: false,
     })
 }
 
-/// Tells when members serve; ends when the first of them ends.
+/// Returns a command as it is typed.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
+}
+
+/// Tells when members serve, and when one has ended and how to start it again; ends when one does not start, or when all
+/// have ended.
 async fn watch(members: &mut [Running]) -> Failure {
     let endpoints = MEMBERS
         .map(|(_, client, _)| format!("127.0.0.1:{client}"))
@@ -155,8 +169,18 @@ async fn watch(members: &mut [Running]) -> Failure {
     let mut is_whole = false;
     loop {
         for member in members.iter_mut() {
+            if member.has_ended {
+                continue;
+            }
             match member.child.try_wait() {
                 Ok(None) => {}
+                Ok(Some(status)) if member.is_told => {
+                    member.has_ended = true;
+                    let (name, command) = (member.name, &member.command);
+                    say(&format!(
+                        "{name} ended, {status}; the others go on. To start it again:\n  {command}"
+                    ));
+                }
                 ended => {
                     member.has_ended = true;
                     let (name, log) = (member.name, member.log.display());
@@ -168,6 +192,9 @@ async fn watch(members: &mut [Running]) -> Failure {
                 member.is_told = true;
                 say(&format!("{} serves", member.name));
             }
+        }
+        if members.iter().all(|member| member.has_ended) {
+            return Failure::new("all members have ended");
         }
         if !is_whole && members.iter().all(|member| member.is_told) {
             is_whole = true;

@@ -10,6 +10,7 @@ mod ctl;
 mod lines;
 mod membership;
 mod metrics;
+mod operators;
 mod process;
 mod raw;
 mod replay;

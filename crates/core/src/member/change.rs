@@ -1,11 +1,15 @@
 //! Changes of members, of the cluster's version, and what waits until everything committed is applied.
+use bytes::Bytes;
 use prost::Message as _;
+use quorate_backend::ApplyTxn;
 use quorate_proto::membershippb::{ClusterVersionSetRequest, DowngradeInfoSetRequest};
 use quorate_proto::{LeaseId, MemberId};
 use raft::eraftpb::{Entry, EntryType};
 
 use super::Member;
+use crate::actions::Notice;
 use crate::convert::normal_entry;
+use crate::envelope;
 use crate::membership::{self, Facts};
 use crate::read_index::Then;
 use crate::versions::{self, Version};
@@ -42,6 +46,10 @@ pub(super) struct Versions {
     ask_ms: u64,
     /// A version was proposed; until then it is not proposed again.
     proposed_until_ms: u64,
+    /// The version that an entry behind the last snapshot needs, and its index.
+    needed: Option<(Version, u64)>,
+    /// When it may be told again that the storage version stays behind.
+    tell_ms: u64,
 }
 
 impl Member {
@@ -70,9 +78,14 @@ impl Member {
         let request_id = self.ids.next();
         let unix_s = (self.config.start_unix_ms + (self.now_ms - self.started_ms)) / 1_000;
         let (change, id) = membership::to_log(change, request_id, unix_s);
-        self.waiters
-            .register_endless(request_id, Waiter::Change(token, id));
-        let mut entry = normal_entry(change.encode_to_vec().into());
+        let data: Bytes = change.encode_to_vec().into();
+        let waiter = Waiter::Change {
+            token,
+            id,
+            data: data.clone(),
+        };
+        self.waiters.register_endless(request_id, waiter);
+        let mut entry = normal_entry(data);
         entry.set_entry_type(EntryType::EntryConfChange);
         entries.push(entry);
     }
@@ -236,16 +249,26 @@ impl Member {
         let cluster = &self.stores.cluster;
         let target = cluster.downgrade();
         let request = match versions::decide(cluster.parsed_version(), target, members) {
-            Some(version) => Request::ClusterVersionSet(ClusterVersionSetRequest {
-                ver: version.to_string(),
-            }),
-            None if target.is_some_and(|target| versions::all_run(target, members)) => {
-                Request::DowngradeInfoSet(DowngradeInfoSetRequest {
-                    enabled: false,
-                    ver: String::new(),
+            Some(version) => {
+                self.actions.notices.push(Notice::VersionProposed {
+                    before: cluster.version().to_owned(),
+                    version: version.to_string(),
+                });
+                Request::ClusterVersionSet(ClusterVersionSetRequest {
+                    ver: version.to_string(),
                 })
             }
-            None => return,
+            None => match target.filter(|target| versions::all_run(*target, members)) {
+                None => return,
+                Some(target) => {
+                    let notice = Notice::Downgraded(target.to_string());
+                    self.actions.notices.push(notice);
+                    Request::DowngradeInfoSet(DowngradeInfoSetRequest {
+                        enabled: false,
+                        ver: String::new(),
+                    })
+                }
+            },
         };
         self.versions.proposed_until_ms = self.now_ms + self.config.request_timeout_ms();
         self.propose_own(&request, Waiter::Internal, entries);
@@ -265,12 +288,102 @@ impl Member {
 
     /// Has them asked for at once: a term began, or the cluster's version has changed.
     pub(super) fn hurry_versions(&mut self) {
-        self.versions = Versions::default();
+        self.versions.ask_ms = 0;
+        self.versions.proposed_until_ms = 0;
+    }
+
+    /// Takes an entry that needs a version.
+    ///
+    /// Only etcd's test of downgrades counts: a cluster of this version goes down to the version before at most, which
+    /// knows everything else that entries hold.
+    pub(super) fn note_needed_version(&mut self, index: u64, data: &[u8]) {
+        let Some(version) = envelope::tested_version(data) else {
+            return;
+        };
+        let before = self.versions.needed.map(|(version, _)| version);
+        self.versions.needed = Some((before.map_or(version, |b| b.max(version)), index));
+    }
+
+    /// Takes what entries behind the last snapshot need that are applied already.
+    pub(super) fn note_needed_versions(&mut self) {
+        let applied = self.applied.index;
+        let applied = self.node.store().entries_until(applied);
+        let tests: Vec<_> = applied
+            .filter(|e| envelope::tested_version(&e.data).is_some())
+            .map(|e| (e.index, e.data.clone()))
+            .collect();
+        for (index, data) in tests {
+            self.note_needed_version(index, &data);
+        }
+    }
+
+    /// Forgets what entries need that a snapshot covers.
+    pub(super) fn forget_needed_version(&mut self, snapshot_index: u64) {
+        self.versions
+            .needed
+            .take_if(|(_, index)| *index <= snapshot_index);
+    }
+
+    /// Lets the storage version follow the cluster's, unless the log behind the last snapshot needs more than it; then the
+    /// next batch tries again. Says whether it has changed.
+    ///
+    /// Source: etcd v3.7.1 server/etcdserver/version/monitor.go, server/storage/schema/schema.go UnsafeMigrate. Differs
+    /// from etcd: it goes with a batch of entries, and not by itself every four seconds.
+    pub(super) fn settle_storage_version(&mut self, txn: &mut ApplyTxn) -> bool {
+        let Some(due) = self.stores.cluster.due_storage_version() else {
+            return false;
+        };
+        let version = due.to_owned();
+        let is_too_low = |needed| Version::parse(&version).is_none_or(|version| version < needed);
+        match self.versions.needed {
+            Some((needed, _)) if is_too_low(needed) => {
+                if self.now_ms >= self.versions.tell_ms {
+                    self.versions.tell_ms = self.now_ms + ASK_VERSIONS_MS;
+                    let needed = needed.to_string();
+                    let notice = Notice::StorageVersionKept { version, needed };
+                    self.actions.notices.push(notice);
+                }
+                false
+            }
+            _ => {
+                let cluster = &mut self.stores.cluster;
+                let before = cluster.follow_storage_version(txn, &version);
+                let notice = Notice::StorageVersion { before, version };
+                self.actions.notices.push(notice);
+                true
+            }
+        }
+    }
+
+    /// Takes a new cluster version: tells of it, and has the log saved when it is lower than before.
+    ///
+    /// Source: etcd v3.7.1 server/etcdserver/apply/backend.go ClusterVersionSet.
+    pub(super) fn note_cluster_version(&mut self, before: &str) {
+        let version = self.stores.cluster.version().to_owned();
+        let lowered = Version::parse(before) > Version::parse(&version);
+        if lowered {
+            self.snapshot.forced = Some(self.applied.index);
+        }
+        self.actions.notices.push(Notice::ClusterVersion {
+            before: before.to_owned(),
+            version,
+        });
+        self.check_cluster_version();
     }
 
     /// Ends the member when the cluster has agreed on more than it can do. Source: etcd v3.7.1 MustDetectDowngrade.
     pub(super) fn check_cluster_version(&mut self) {
         let own = Version::parse(&self.config.cluster_version);
+        let storage = Version::parse(self.stores.cluster.storage_version());
+        if storage > own {
+            self.dead = true;
+            self.actions.fatal = Some(format!(
+                "storage version {} is newer than what server version {} can read",
+                self.stores.cluster.storage_version(),
+                self.config.cluster_version,
+            ));
+            return;
+        }
         let cluster = self.stores.cluster.parsed_version();
         if cluster.is_some() && own < cluster {
             self.dead = true;

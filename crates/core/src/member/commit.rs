@@ -6,13 +6,13 @@ use quorate_proto::raftpb;
 use raft::eraftpb::{Entry, EntryType};
 
 use super::{Member, Publication};
-use crate::actions::{Notice, PeerChange};
+use crate::actions::{MemberChangeKind, Notice, PeerChange};
 use crate::apply::{Context, Effects};
 use crate::convert::{CONF_STATE_KEY, conf_state_json, translate_change};
 use crate::envelope::{self, Content};
 use crate::log::Position;
 use crate::waiters::Waiter;
-use crate::{Applied, ChangeError, Error, Outcome, Request, Token, digest};
+use crate::{Applied, ChangeError, ClusterMember, Error, Outcome, Request, Token, digest};
 
 /// A batch of entries while it is applied.
 struct ApplyBatch {
@@ -47,6 +47,7 @@ impl Member {
                 return;
             }
         }
+        batch.effects.cluster_changed |= self.settle_storage_version(&mut batch.txn);
         let ApplyBatch {
             txn,
             effects,
@@ -114,7 +115,10 @@ impl Member {
             _ => {
                 let envelope = envelope::decode(&entry.data)?;
                 match envelope.content {
-                    Content::NoOp => return Ok(false),
+                    Content::NoOp => {
+                        self.note_needed_version(entry.index, &entry.data);
+                        return Ok(false);
+                    }
                     // Going on without it would leave this member with another state than the others.
                     Content::Unknown => {
                         return Err("it holds a request of a newer version".to_owned());
@@ -184,7 +188,10 @@ impl Member {
             self.actions.notices.push(Notice::ConfigurationRefused(why));
             None
         } else {
-            Some(self.stores.cluster.apply_change(&mut batch.txn, &change))
+            let before = self.stores.cluster.member(change.node_id()).cloned();
+            let applied = self.stores.cluster.apply_change(&mut batch.txn, &change);
+            self.tell_change(&change, before);
+            Some(applied)
         };
         if let Some(translated) = translate_change(&change, refused.is_some()) {
             let conf = self
@@ -194,9 +201,14 @@ impl Member {
             batch
                 .txn
                 .put(Table::Meta, CONF_STATE_KEY, conf_state_json(&conf).into());
+            let sorted = |ids: &[u64]| {
+                let mut ids = ids.to_vec();
+                ids.sort_unstable();
+                ids
+            };
             self.actions.notices.push(Notice::ConfigurationChanged {
-                voters: conf.voters.clone(),
-                learners: conf.learners.clone(),
+                voters: sorted(&conf.voters),
+                learners: sorted(&conf.learners),
             });
             if self.is_leader() && !conf.voters.contains(&own.0) {
                 // A leader without a progress of its own panics inside raft when the next entry commits.
@@ -213,17 +225,43 @@ impl Member {
         }
         self.conf_index = entry.index;
         self.show_cluster();
-        if let Some(Waiter::Change(token, id)) = self.waiters.take(change.id.unwrap_or(0)) {
+        if let Some(Waiter::Change { token, id, .. }) = self.waiters.take(change.id.unwrap_or(0)) {
             let outcome = match refused {
                 Some(error) => Outcome::Failed(Error::Membership(error)),
-                None => Outcome::Members {
-                    id,
-                    members: self.stores.cluster.to_wire(),
-                },
+                None => {
+                    let kind = change.r#type().as_str_name();
+                    let notice = Notice::ChangeApplied { kind, id: id.0 };
+                    self.actions.notices.push(notice);
+                    Outcome::Members {
+                        id,
+                        members: self.stores.cluster.to_wire(),
+                    }
+                }
             };
             batch.changes.push((token, outcome));
         }
         Ok(refused.is_some())
+    }
+
+    /// Tells what became of a member.
+    fn tell_change(&mut self, change: &raftpb::ConfChange, before: Option<ClusterMember>) {
+        let id = change.node_id();
+        let now = self.stores.cluster.member(id).cloned();
+        let kind = match (&before, &now) {
+            (Some(_), None) => MemberChangeKind::Removed,
+            (Some(before), Some(now)) if before.is_learner && !now.is_learner => {
+                MemberChangeKind::Promoted
+            }
+            (Some(_), Some(_)) => MemberChangeKind::Updated,
+            (None, _) => MemberChangeKind::Added,
+        };
+        let member = now.or(before).unwrap_or_default();
+        self.actions.notices.push(Notice::MemberChanged {
+            kind,
+            id,
+            urls: member.peer_urls,
+            is_learner: member.is_learner,
+        });
     }
 
     fn finish_effects(&mut self, effects: Effects) {
@@ -232,10 +270,7 @@ impl Member {
             let before = self.view.cluster_version();
             self.show_cluster();
             if *before != *self.stores.cluster.version() {
-                self.actions.notices.push(Notice::ClusterVersion(
-                    self.stores.cluster.version().to_owned(),
-                ));
-                self.check_cluster_version();
+                self.note_cluster_version(&before);
             }
             self.hurry_versions();
         }
@@ -273,6 +308,7 @@ impl Member {
                 },
                 Waiter::Publish => {
                     self.published = Publication::Done;
+                    self.actions.notices.push(Notice::Published);
                     self.actions.ready = true;
                 }
                 Waiter::Alarm(callers) => self.actions.replies.extend(callers),
@@ -280,7 +316,7 @@ impl Member {
                 Waiter::Renewal(id, token) => self.renew(token, id),
                 Waiter::Downgrade(token, _) => self.reply(token, Outcome::Done),
                 // Only configuration changes are waited for by it, and they are answered where they are applied.
-                Waiter::Internal | Waiter::Change(..) => {}
+                Waiter::Internal | Waiter::Change { .. } => {}
             }
         }
         self.view.set_pending(self.waiters.len() as u64);

@@ -228,6 +228,17 @@ impl Member {
         let term = self.node.raft.term;
         // What was asked of another leader, or of this one in another term, is asked again by those who asked.
         self.early_reads.clear();
+        let before = std::mem::replace(&mut self.told_leader, leader);
+        if before != leader {
+            self.actions.notices.push(Notice::LeaderChanged {
+                before,
+                leader,
+                term,
+            });
+            if leader != 0 {
+                self.propose_changes_again();
+            }
+        }
         if role == StateRole::Leader {
             self.actions.notices.push(Notice::BecameLeader { term });
         } else {
@@ -237,10 +248,6 @@ impl Member {
             for (_, token) in std::mem::take(&mut self.late_renewals) {
                 self.reply(token, Outcome::Failed(Error::NotLeader { leader }));
             }
-            self.actions.notices.push(Notice::LeaderChanged {
-                leader: leader.0,
-                term,
-            });
         }
         // Losing the leader is no change of leader yet: a read under way may still be answered by the same one.
         if leader != 0 && leader != self.leader {

@@ -68,6 +68,8 @@ pub(super) struct SnapshotState {
     /// Bytes of entries handed to the log since the last snapshot.
     pub(super) log_bytes: u64,
     pub(super) trimmed: u64,
+    /// Index that the next one must reach, however few entries there are since the last.
+    pub(super) forced: Option<u64>,
 }
 
 /// Draws the next election timeout from the member's own generator: raft's is not seeded.

@@ -26,7 +26,7 @@ pub(super) const ADVANCE_MS: u64 = 5_000;
 pub(super) struct Move {
     token: Token,
     target: MemberId,
-    ends_ms: u64,
+    started_ms: u64,
 }
 
 /// What was refused last, so that a flood of the same is told once.
@@ -221,11 +221,13 @@ impl Member {
         if !is_voter {
             return self.reply(token, Outcome::Failed(Error::BadLeaderTransferee));
         }
+        let notice = Notice::TransferStarted { to: target.0 };
+        self.actions.notices.push(notice);
         self.node.transfer_leader(target.0);
         self.moves.push(Move {
             token,
             target,
-            ends_ms: self.now_ms + self.config.request_timeout_ms(),
+            started_ms: self.now_ms,
         });
     }
 
@@ -235,10 +237,17 @@ impl Member {
             return;
         }
         let (now_ms, leader) = (self.now_ms, self.node.raft.leader_id);
+        let limit_ms = self.config.request_timeout_ms();
         for waiting in std::mem::take(&mut self.moves) {
+            let took_ms = now_ms - waiting.started_ms;
             if waiting.target.0 == leader {
+                let notice = Notice::TransferFinished {
+                    to: leader,
+                    took_ms,
+                };
+                self.actions.notices.push(notice);
                 self.reply(waiting.token, Outcome::LeaderMoved);
-            } else if now_ms >= waiting.ends_ms {
+            } else if took_ms >= limit_ms {
                 let error = Error::TimeoutLeaderTransfer;
                 self.reply(waiting.token, Outcome::Failed(error));
             } else {
@@ -287,7 +296,13 @@ impl Member {
         };
         let has_links = self.links.0.len() > 1;
         if has_links && self.config.initial_election_tick_advance {
-            for _ in 0..self.config.election_ticks.saturating_sub(2) {
+            let (ticks, links) = (
+                self.config.election_ticks.saturating_sub(2),
+                self.links.0.len(),
+            );
+            let notice = Notice::ElectionAdvanced { ticks, links };
+            self.actions.notices.push(notice);
+            for _ in 0..ticks {
                 self.tick_raft();
             }
         }

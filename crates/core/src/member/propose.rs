@@ -123,7 +123,7 @@ impl Member {
         match waiter {
             Waiter::Client { token, .. }
             | Waiter::Renewal(_, token)
-            | Waiter::Change(token, _)
+            | Waiter::Change { token, .. }
             | Waiter::Downgrade(token, DowngradeAction::Validate | DowngradeAction::Enable) => {
                 self.reply(token, Outcome::Failed(error));
             }
@@ -133,6 +133,22 @@ impl Member {
             Waiter::Alarm(callers) => self.actions.replies.extend(callers),
             Waiter::Publish => self.published = Publication::NotYet,
             Waiter::AutoCompaction(_) | Waiter::Internal => {}
+        }
+    }
+
+    /// Has changes of members proposed again that may have been lost with the leader they were sent to: nobody else ends
+    /// the wait of those who asked for them.
+    ///
+    /// One that was not lost is refused when it is applied for the second time, and has no effect: an id is added, removed
+    /// and promoted only once. Differs from etcd, whose callers wait until they give up.
+    pub(super) fn propose_changes_again(&mut self) {
+        for (id, data) in self.waiters.open_changes() {
+            let is_waiting = |e: &Entry| request_id(e.get_entry_type(), &e.data) == id;
+            if !self.unproposed.iter().any(is_waiting) {
+                let mut entry = normal_entry(data);
+                entry.set_entry_type(EntryType::EntryConfChange);
+                self.unproposed.push_back(entry);
+            }
         }
     }
 

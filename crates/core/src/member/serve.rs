@@ -13,6 +13,8 @@ use crate::{DowngradeAction, Error, Outcome, Request, Token};
 
 /// Ticks without one after which this member may have slept. Source: etcd v3.7.1 server.go isActive.
 const PAUSE_TICKS: u64 = 3;
+/// Ticks after which a heartbeat is late. Source: etcd v3.7.1 server/etcdserver/raft.go newRaftNode.
+const LATE_TICKS: u64 = 2;
 
 /// Expired leases proposed for revocation in one tick.
 const REVOKE_BATCH: usize = 2_000;
@@ -67,6 +69,13 @@ impl Member {
     /// Counts ticks since the last pause: after one, others may have chosen another leader unnoticed.
     pub(super) fn note_tick(&mut self) {
         let is_pause = self.now_ms > self.ticked_ms + PAUSE_TICKS * self.config.tick_ms;
+        let allowed_ms = self.ticked_ms + LATE_TICKS * self.config.tick_ms;
+        if self.now_ms > allowed_ms && self.is_leader() && !self.is_sole_voter() {
+            let exceeded_ms = self.now_ms - allowed_ms;
+            self.view.tally().late_heartbeats.add(1);
+            let notice = Notice::LateHeartbeat { exceeded_ms };
+            self.actions.notices.push(notice);
+        }
         self.steady_ticks = if is_pause { 0 } else { self.steady_ticks + 1 };
         self.ticked_ms = self.now_ms;
     }

@@ -5,7 +5,7 @@ use quorate_proto::raftpb;
 
 use super::{Flush, Member};
 use crate::ClusterMember;
-use crate::actions::SnapshotToSave;
+use crate::actions::{Notice, SnapshotToSave};
 use crate::convert::from_conf_state;
 
 /// Entry bytes kept in memory behind the applied index, whatever the count says.
@@ -40,7 +40,10 @@ impl Member {
             interval_ms.max(IDLE_FLUSH_MS)
         };
         let is_behind = backend.durable().index < backend.applied().index;
-        if is_behind && self.now_ms >= self.flush.last_ms + interval_ms {
+        // A snapshot that is due before its time waits for nothing else.
+        let forced = self.snapshot.forced;
+        let is_forced = forced.is_some_and(|index| backend.durable().index < index);
+        if is_behind && (is_forced || self.now_ms >= self.flush.last_ms + interval_ms) {
             self.start_flush();
         }
     }
@@ -80,7 +83,10 @@ impl Member {
     pub(super) fn snapshot_when_due(&mut self) {
         let durable = self.stores.backend.durable();
         let entries = durable.index.saturating_sub(self.snapshot.last_index);
-        let due = entries > self.config.snapshot_count
+        let forced = self.snapshot.forced;
+        let is_forced = forced.is_some_and(|index| durable.index >= index) && entries > 0;
+        let due = is_forced
+            || entries > self.config.snapshot_count
             || entries > 0 && self.snapshot.log_bytes > SNAPSHOT_LOG_BYTES;
         // The configuration stored with it must be the one at its index.
         if self.snapshot.saving || !due || self.conf_index > durable.index || self.is_installing() {
@@ -89,6 +95,14 @@ impl Member {
         let members: Vec<_> = self.stores.cluster.members().collect();
         let conf_state = from_conf_state(self.node.store().conf_state());
         let body = snapshot_body(durable.index, durable.term, conf_state, &members);
+        self.actions.notices.push(Notice::SnapshotTriggered {
+            index: durable.index,
+            before: self.snapshot.last_index,
+            is_forced,
+        });
+        self.snapshot
+            .forced
+            .take_if(|index| *index <= durable.index);
         self.snapshot.saving = true;
         self.snapshot.log_bytes = 0;
         self.actions.save_snapshots.push(SnapshotToSave {
@@ -96,6 +110,14 @@ impl Member {
             term: durable.term,
             body,
         });
+    }
+
+    /// Takes that a snapshot of the log is on disk.
+    pub(super) fn note_saved_snapshot(&mut self, index: u64) {
+        self.snapshot.last_index = index;
+        self.snapshot.last_mark = index;
+        self.actions.notices.push(Notice::SnapshotSaved { index });
+        self.forget_needed_version(index);
     }
 
     pub(super) fn trim_log(&mut self) {

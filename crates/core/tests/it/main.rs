@@ -1,5 +1,6 @@
 //! A whole member on a simulated disk, stepped by hand.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
+mod downgrade;
 mod harness;
 mod member;
 mod tally;

@@ -45,6 +45,10 @@ fn write_raft(handles: &Handles, text: &mut Text) {
             tally.read_indexes_failed.get(),
         ),
         (
+            "etcd_server_heartbeat_send_failures_total",
+            tally.late_heartbeats.get(),
+        ),
+        (
             "etcd_server_slow_read_indexes_total",
             tally.read_indexes_slow.get(),
         ),

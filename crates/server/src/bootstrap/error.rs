@@ -87,7 +87,8 @@ impl fmt::Display for Error {
             Self::BackendTooOld { applied, first } => {
                 write!(
                     f,
-                    "the database ends at {applied}, but the write-ahead log begins after {first}"
+                    "failed to find database snapshot file (snap: snapshot file doesn't exist): the database ends at \
+                     {applied}, but the write-ahead log begins after {first}"
                 )
             }
             Self::Wal(e) => e.fmt(f),

@@ -43,7 +43,7 @@ impl Config {
             .text("data-dir", self.data_dir.to_string_lossy())
             .text("wal-dir", wal_dir.to_string_lossy())
             .text("member-dir", self.data_dir.join("member").to_string_lossy())
-            .switch("force-new-cluster", false)
+            .switch("force-new-cluster", self.force_new_cluster)
             .text("heartbeat-interval", print(self.heartbeat_interval))
             .text("election-timeout", print(self.election_timeout()))
             .switch(
@@ -91,6 +91,14 @@ impl Config {
             .switch(
                 "initial-corrupt-check",
                 self.feature_gates.is_enabled(Gate::InitialCorruptCheck),
+            )
+            .text(
+                "corrupt-check-time-interval",
+                print(self.corrupt_check_time),
+            )
+            .text(
+                "compact-check-time-interval",
+                print(self.compact_hash_check_time),
             )
             .text("auto-compaction-mode", mode)
             .text("auto-compaction-retention", retention.as_str())

@@ -117,7 +117,13 @@ impl Logger {
         }
         let mut fields = self.fields();
         record.write_fields(&mut fields);
-        self.write_fields(record.level, None, record.caller, &record.message, &fields);
+        self.write_fields(
+            record.level,
+            record.logger,
+            record.caller,
+            &record.message,
+            &fields,
+        );
     }
 
     /// Waits until what was logged before is written, at most two seconds; returns whether it is.

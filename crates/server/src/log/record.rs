@@ -13,6 +13,8 @@ pub struct Record {
     pub(crate) level: Level,
     pub(crate) caller: Caller<'static>,
     pub(crate) message: Cow<'static, str>,
+    /// The part of the program that logs, when it has a name of its own.
+    pub(crate) logger: Option<&'static str>,
     fields: Vec<(&'static str, Field)>,
 }
 
@@ -37,8 +39,15 @@ impl Record {
             level,
             caller,
             message: message.into(),
+            logger: None,
             fields: Vec::new(),
         }
+    }
+
+    /// Says which part of the program logs.
+    pub fn named(mut self, logger: &'static str) -> Record {
+        self.logger = Some(logger);
+        self
     }
 
     /// Adds a text.

@@ -160,12 +160,12 @@ impl Monitor {
             }
             Verdict::Others(ids) => {
                 for id in ids {
-                    tracing::error!(member_id = %id, "a member's state differs from that of a majority; it is told to stop");
+                    tracing::error!("member-id" = %id, "a member's state differs from that of a majority; it is told to stop");
                     let told = self
                         .transport
                         .exchange(*id, DIVERGED, Bytes::new(), TIMEOUT);
                     if let Err(e) = told.await {
-                        tracing::error!(member_id = %id, error = %e, "cannot tell it");
+                        tracing::error!("member-id" = %id, error = %e, "cannot tell it");
                     }
                 }
             }

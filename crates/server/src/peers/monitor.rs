@@ -12,8 +12,8 @@ use quorate_transport::{HashKv, Transport};
 use tokio::runtime::Handle;
 
 use crate::calls::Calls;
+use crate::config::GoDuration;
 use crate::queue::{Event, Queue};
-use crate::version;
 
 /// How long a member may take to tell its version. Source: etcd v3.7.1 monitorVersionInterval, less a second.
 const VERSIONS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -71,7 +71,7 @@ impl Monitor {
                 let version = match answer.await {
                     Ok(Ok(versions)) => Some(versions.server),
                     Ok(Err(error)) => {
-                        tracing::warn!(remote_member_id = %id, error = %error, "failed to reach the peer URL");
+                        tracing::warn!("remote-member-id" = %id, error = %error, "failed to get version");
                         None
                     }
                     Err(_) => None,
@@ -106,7 +106,7 @@ impl Monitor {
             match asked.await {
                 Ok(hash) => hashes.push((id, Some(hash))),
                 Err(error) => {
-                    tracing::warn!(remote_peer_id = %id, requested_revision = revision, error = %error, "failed hash kv request");
+                    tracing::warn!("remote-peer-id" = %id, "requested-revision" = revision, error = %error, "failed hash kv request");
                     hashes.push((id, None));
                 }
             }
@@ -125,6 +125,8 @@ impl Monitor {
     /// Compares everything every so often, on the leader. Source: etcd v3.7.1 server/etcdserver/corrupt.go PeriodicCheck.
     pub(crate) fn check_periodically(&self, every: Duration) {
         let this = self.clone();
+        let interval = GoDuration::from(every);
+        tracing::info!("local-member-id" = %self.view.member_id(), %interval, "enabled corruption checking");
         self.runtime.spawn(async move {
             loop {
                 tokio::time::sleep(every).await;
@@ -151,10 +153,11 @@ impl Monitor {
             return;
         };
         if let Some(id) = differing(self.view.member_id(), &before, &after, &others) {
+            tracing::warn!("corrupt-peer-id" = %id, revision = before.hash_revision, "hashes of members must match");
             self.raise(id).await;
         }
         tracing::info!(
-            number_of_peers_checked = others.iter().filter(|(_, h)| h.is_some()).count(),
+            "number-of-peers-checked" = others.iter().filter(|(_, h)| h.is_some()).count(),
             "finished peer corruption check"
         );
     }
@@ -175,25 +178,42 @@ impl Monitor {
     }
 
     async fn check_compactions_now(&self, checked: &mut i64) {
+        let own = self.view.member_id();
+        let timeout = GoDuration::from(self.timeout);
+        tracing::info!("local-member-id" = %own, %timeout, "starting compact hash check");
         let hashes = self.live.reader().compaction_hashes();
         let known = *checked;
+        let mut count = 0;
         for hash in hashes.iter().rev().take_while(|h| h.revision > known) {
             let others = self.hashes_of_others(hash.revision).await;
             if others.is_empty() {
                 continue;
             }
-            let verdict = judge(self.view.member_id(), hash, &others);
+            count += 1;
+            let verdict = judge(own, hash, &others);
             for id in &verdict.corrupt {
-                tracing::error!(leader_revision = hash.revision, corrupt_id = %id, "Detected compaction hash mismatch");
+                tracing::error!(
+                    "leader-id" = %own, "leader-revision" = hash.revision, "leader-hash" = hash.hash, "corrupt-peer-id" = %id,
+                    "Detected compaction hash mismatch"
+                );
                 self.raise(*id).await;
             }
             if verdict.all_agree {
                 *checked = hash.revision;
+                tracing::info!(
+                    "number-of-peers-checked" = others.len(),
+                    revision = hash.revision,
+                    "successfully checked hash on whole cluster"
+                );
             }
             if verdict.all_agree || !verdict.corrupt.is_empty() {
-                return;
+                break;
             }
         }
+        tracing::info!(
+            "number-of-hashes-checked" = count,
+            "finished compaction hash check"
+        );
     }
 
     /// Raises the alarm that a member's data is corrupt.
@@ -289,6 +309,8 @@ fn judge(own: MemberId, hash: &CompactionHash, others: &[PeerHash]) -> Verdict {
 /// Source: etcd v3.7.1 server/etcdserver/corrupt.go InitialCheck.
 pub(crate) async fn check_at_start(monitor: &Monitor) -> Result<(), String> {
     let own = monitor.view.member_id();
+    let timeout = GoDuration::from(monitor.timeout);
+    tracing::info!("local-member-id" = %own, %timeout, "starting initial corruption check");
     let Some(hash) = monitor.own_hash().await else {
         return Err(format!("{own} failed to fetch hash"));
     };
@@ -298,10 +320,17 @@ pub(crate) async fn check_at_start(monitor: &Monitor) -> Result<(), String> {
             .as_ref()
             .is_some_and(|o| o.compact_revision == hash.compact_revision && o.hash != hash.hash)
     };
-    if others.iter().any(differs) {
-        return Err(format!("{own} found data inconsistency with peers"));
+    let differing = |other: &PeerHash| differs(other).then_some(other.0);
+    if let Some(id) = others.iter().find_map(differing) {
+        tracing::warn!(
+            "local-member-id" = %own, "local-member-revision" = hash.hash_revision, "local-member-hash" = hash.hash,
+            "remote-peer-id" = %id, "found different hash values from remote peer"
+        );
+        let why = format!("{own} found data inconsistency with peers");
+        tracing::error!(error = %why, "checkInitialHashKV failed");
+        return Err(why);
     }
-    tracing::info!(local_member_id = %own, server_version = version::ETCD_VERSION, "initial corruption checking passed; no corruption");
+    tracing::info!("local-member-id" = %own, "initial corruption checking passed; no corruption");
     Ok(())
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<Links, String> {
     for member in start.remotes {
         let id = MemberId(member.id);
         if id != view.member_id() && transport.add_remote(id, &member.peer_ur_ls).is_err() {
-            tracing::warn!(remote_peer_id = %id, urls = ?member.peer_ur_ls, "cannot reach a member of the cluster");
+            tracing::warn!("remote-peer-id" = %id, urls = ?member.peer_ur_ls, "cannot reach a member of the cluster");
         }
     }
     let election_ms = ms(start.config.election_timeout());

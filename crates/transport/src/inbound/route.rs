@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::answer::{Answer, Refused, error, not_found};
 use super::{ask, kindred, raft, snapshot};
 use crate::Error;
-use crate::headers::{PEER_URLS, SERVER_FROM, id_in};
+use crate::headers::{CLUSTER_ID, PEER_URLS, SERVER_FROM, id_in};
 use crate::outbound::KINDRED_PREFIX;
 use crate::shared::Shared;
 use crate::transport::add_remote;
@@ -50,11 +50,21 @@ pub(super) fn check_sender(
     request: &Request<Incoming>,
 ) -> Result<(), Refused> {
     shared.identity.check(request.headers()).map_err(|refusal| {
-        tracing::warn!(
-            "remote-peer-server-name" = ?request.headers().get(SERVER_FROM),
-            error = %refusal,
-            "request of a peer is refused"
-        );
+        let text = |name| request.headers().get(name).and_then(|v| v.to_str().ok());
+        let (from, cluster) = (text(SERVER_FROM), text(CLUSTER_ID));
+        if matches!(refusal, Error::ClusterMismatch) {
+            tracing::warn!(
+                "remote-peer-server-name" = from,
+                "remote-peer-cluster-id" = cluster,
+                "request cluster ID mismatch"
+            );
+        } else {
+            tracing::warn!(
+                "remote-peer-server-name" = from,
+                error = %refusal,
+                "failed version compatibility check"
+            );
+        }
         Box::new(error(StatusCode::PRECONDITION_FAILED, refusal))
     })
 }

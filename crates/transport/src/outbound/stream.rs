@@ -60,12 +60,18 @@ pub(crate) async fn run_stream(shared: Arc<Shared>, link: Arc<Link>, kind: Strea
                 }
             }
             Err(error) => {
-                if matches!(error, Error::IncompatibleVersion | Error::ClusterMismatch) {
-                    tracing::warn!(
+                match error {
+                    Error::IncompatibleVersion => tracing::warn!(
                         "remote-peer-id" = %link.id,
                         error = %error,
-                        "request sent was ignored by remote peer"
-                    );
+                        "request sent was ignored by remote peer due to server version incompatibility"
+                    ),
+                    Error::ClusterMismatch => tracing::warn!(
+                        "remote-peer-id" = %link.id,
+                        error = %error,
+                        "request sent was ignored by remote peer due to cluster ID mismatch"
+                    ),
+                    _ => {}
                 }
                 link.deactivate("dial", kind.name(), &error);
             }

@@ -13,6 +13,9 @@ pub(crate) const RAFT_TO: HeaderName = HeaderName::from_static("x-raft-to");
 /// Ours alone: asks for streams with checksums and says that they are (`crc32`), or carries a body's checksum in
 /// hexadecimal. Members of etcd neither send nor heed it.
 pub(crate) const CHECKSUM: HeaderName = HeaderName::from_static("x-quorate-checksum");
+/// Ours alone: stands beside every [`CHECKSUM`] of streams, posts and snapshots, so that a bit that changes on the way can take one of
+/// them away and not both: without it a reader would take what comes for a member of etcd's, which has no checksums.
+pub(crate) const SEALED: HeaderName = HeaderName::from_static("x-quorate-sealed");
 pub(crate) const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
 
 /// Who this member is, ready to be sent and to be compared with.
@@ -95,6 +98,28 @@ pub(crate) fn version_in(headers: &HeaderMap, name: HeaderName) -> Option<Versio
     }
 }
 
+/// Value of [`SEALED`].
+const YES: HeaderValue = HeaderValue::from_static("yes");
+
+/// Notes a checksum, or that there will be one.
+pub(crate) fn seal(headers: &mut HeaderMap, checksum: HeaderValue) {
+    headers.insert(CHECKSUM, checksum);
+    headers.insert(SEALED, YES);
+}
+
+/// Returns what headers say of a checksum, `None` when the sender has none.
+///
+/// # Errors
+/// [`Error::Malformed`] when they contradict each other.
+pub(crate) fn checksum_in(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
+    let checksum = headers.get(CHECKSUM);
+    if checksum.is_some() == headers.contains_key(SEALED) {
+        Ok(checksum)
+    } else {
+        Err(Error::Malformed("headers of a message with a checksum"))
+    }
+}
+
 /// Value of [`CHECKSUM`] on streams.
 pub(crate) const CRC32: HeaderValue = HeaderValue::from_static("crc32");
 
@@ -148,6 +173,38 @@ mod tests {
             headers.insert(name, HeaderValue::from_str(value).unwrap());
         }
         headers
+    }
+
+    #[test]
+    fn no_single_changed_bit_takes_a_checksum_away() {
+        let mut headers = HeaderMap::new();
+        seal(&mut headers, CRC32);
+        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+            [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat()
+        };
+        let text: Vec<u8> = headers.iter().flat_map(line).collect();
+        let read = |text: &[u8]| {
+            let mut headers = HeaderMap::new();
+            for line in text.split(|byte| *byte == b'\n') {
+                let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+                    continue;
+                };
+                let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+                let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
+                headers.insert(name, value);
+            }
+            Some(headers)
+        };
+        assert_eq!(checksum_in(&read(&text).unwrap()).unwrap(), Some(&CRC32));
+        for bit in 0..text.len() * 8 {
+            let mut changed = text.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            // What is no header at all is refused before.
+            if let Some(headers) = read(&changed) {
+                assert!(!matches!(checksum_in(&headers), Ok(None)), "bit {bit}");
+            }
+        }
+        assert!(matches!(checksum_in(&HeaderMap::new()), Ok(None)));
     }
 
     #[test]

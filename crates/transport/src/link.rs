@@ -18,7 +18,9 @@ pub(crate) struct Link {
     pub(crate) receiver: Arc<dyn Receiver>,
     /// Drops what goes to and comes from the peer; for tests.
     paused: AtomicBool,
-    /// Whether the peer knows what only we have, as its last stream said.
+    /// Whether the peer knows what only we have, as one of its streams has said.
+    ///
+    /// **Invariant:** never taken back. A peer does not forget; an answer that lacks the word has been changed on its way.
     kindred: AtomicBool,
     /// Since when a link works; `None` while none does.
     active_since: Mutex<Option<Instant>>,
@@ -50,8 +52,8 @@ impl Link {
         self.paused.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_kindred(&self, kindred: bool) {
-        self.kindred.store(kindred, Ordering::Relaxed);
+    pub(crate) fn set_kindred(&self) {
+        self.kindred.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_kindred(&self) -> bool {

@@ -12,7 +12,9 @@ use super::answer::{
 };
 use super::route::{check_sender, read_body, remember, remember_sender};
 use crate::codec::{StreamKind, decode_message};
-use crate::headers::{CHECKSUM, CLUSTER_ID, CRC32, RAFT_TO, SERVER_VERSION, checksum_of, parse_id};
+use crate::headers::{
+    CLUSTER_ID, CRC32, RAFT_TO, SERVER_VERSION, checksum_in, checksum_of, parse_id, seal,
+};
 use crate::json;
 use crate::shared::Shared;
 
@@ -37,7 +39,7 @@ pub(super) async fn pipeline(shared: &Arc<Shared>, request: Request<Incoming>) -
 
 async fn take_message(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     remember_sender(shared, &request);
-    let checksum = request.headers().get(CHECKSUM).cloned();
+    let checksum = checksum_in(request.headers()).map(Option::<&HeaderValue>::cloned);
     let body = match read_body(shared, request.into_body(), MESSAGE_BYTES_MAX).await {
         Ok(body) => body,
         Err(cause) => {
@@ -46,10 +48,14 @@ async fn take_message(shared: &Arc<Shared>, request: Request<Incoming>) -> Answe
             return error(StatusCode::BAD_REQUEST, "error reading raft message");
         }
     };
-    let is_whole = checksum.is_none_or(|checksum| checksum == checksum_of(&body));
+    let is_whole = |from: MemberId| match &checksum {
+        Ok(Some(checksum)) => *checksum == checksum_of(&body),
+        Ok(None) => !is_kindred(shared, from),
+        Err(_) => false,
+    };
     let Some(message) = decode_message(&body, MESSAGE_BYTES_MAX)
         .ok()
-        .filter(|_| is_whole)
+        .filter(|message| is_whole(MemberId(message.from())))
     else {
         tracing::warn!("failed to unmarshal Raft message");
         shared.registry.of_sender(None).received_failures.add(1);
@@ -113,6 +119,15 @@ pub(super) fn is_paused(shared: &Shared, from: MemberId) -> bool {
     peers.get(&from).is_some_and(|peer| peer.link.is_paused())
 }
 
+/// Tells whether a peer has said that it has checksums; without one, something has been changed on the way. So it has when the
+/// sender is nobody who is known while all who are have them: its id may be what was changed.
+pub(super) fn is_kindred(shared: &Shared, from: MemberId) -> bool {
+    let peers = shared.peers.read();
+    let all = || !peers.is_empty() && peers.values().all(|peer| peer.link.is_kindred());
+    let known = peers.get(&from).map(|peer| peer.link.is_kindred());
+    shared.config.checksums && known.unwrap_or_else(all)
+}
+
 /// Begins a stream to the member that asks: `GET /raft/stream/KIND/ID`.
 ///
 /// Source: etcd v3.7.1 server/etcdserver/api/rafthttp/http.go `streamHandler`.
@@ -166,11 +181,15 @@ fn begin_stream(shared: &Arc<Shared>, request: &Request<Incoming>) -> Result<Ans
         );
         return Err(refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch"));
     }
-    let sealed = shared.config.checksums && request.headers().get(CHECKSUM) == Some(&CRC32);
+    let asked = checksum_in(request.headers());
+    let sealed = shared.config.checksums && matches!(asked, Ok(Some(value)) if *value == CRC32);
+    if asked.is_err() || !sealed && is_kindred(shared, from) {
+        return Err(refuse(StatusCode::BAD_REQUEST, "stream without checksums"));
+    }
     let body = peer.lane(kind).attach(shared.config.link_timeout, sealed);
     let mut answer = begin(body);
     if sealed {
-        answer.headers_mut().insert(CHECKSUM, CRC32);
+        seal(answer.headers_mut(), CRC32);
     }
     Ok(answer)
 }

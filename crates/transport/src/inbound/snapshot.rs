@@ -12,10 +12,10 @@ use quorate_proto::raftpb::{Message, MessageType};
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Refused, error, method_not_allowed, no_content};
-use super::raft::{check_message, is_paused};
+use super::raft::{check_message, is_kindred, is_paused};
 use super::route::{check_sender, next_data, remember_sender};
 use crate::codec::{Decoder, StreamKind};
-use crate::headers::{CHECKSUM, CLUSTER_ID, TRAILING};
+use crate::headers::{CLUSTER_ID, TRAILING, checksum_in};
 use crate::metrics::{Counters, Gauge};
 use crate::outbound::snapshot_index;
 use crate::shared::Shared;
@@ -56,7 +56,12 @@ pub(super) async fn receive(shared: &Arc<Shared>, request: Request<Incoming>) ->
 async fn take(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     let began = Instant::now();
     remember_sender(shared, &request);
-    let mut seal = Seal::new(request.headers().get(CHECKSUM) == Some(&TRAILING));
+    let sealed = match checksum_in(request.headers()) {
+        Ok(None) => false,
+        Ok(Some(value)) if *value == TRAILING => true,
+        _ => return error(StatusCode::BAD_REQUEST, "headers of a snapshot"),
+    };
+    let mut seal = Seal::new(sealed);
     let mut body = request.into_body();
     let (message, rest) = match read_message(shared, &mut body, &mut seal).await {
         Ok(read) => read,
@@ -76,7 +81,7 @@ async fn take(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     };
     let from = MemberId(message.from());
     let counters = shared.registry.of_sender(Some(from));
-    if let Err(refused) = check(shared, &message) {
+    if let Err(refused) = check(shared, &message).and_then(|()| seal.must_be(shared, from)) {
         counters.snapshot_receive_failures.add(1);
         return *refused;
     }
@@ -166,6 +171,15 @@ impl Seal {
             hasher: sealed.then(crc32fast::Hasher::new),
             held: BytesMut::new(),
         }
+    }
+
+    /// Refuses an image without a checksum from a member that has them.
+    fn must_be(&self, shared: &Shared, from: MemberId) -> Result<(), Refused> {
+        if self.hasher.is_none() && is_kindred(shared, from) {
+            let refused = error(StatusCode::BAD_REQUEST, "snapshot without a checksum");
+            return Err(Box::new(refused));
+        }
+        Ok(())
     }
 
     /// Returns what is certain to be no checksum.

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::pool::{Call, Reply};
 use super::stream::refusal;
 use crate::Error;
-use crate::headers::{CHECKSUM, CLUSTER_ID, checksum_of};
+use crate::headers::{CLUSTER_ID, checksum_of, seal};
 use crate::link::Link;
 use crate::shared::Shared;
 
@@ -93,7 +93,7 @@ async fn post(shared: &Shared, link: &Link, body: Bytes) -> Result<(), Error> {
         HeaderValue::from_static("application/protobuf"),
     );
     if shared.config.checksums {
-        headers.insert(CHECKSUM, checksum_of(&body));
+        seal(&mut headers, checksum_of(&body));
     }
     let call = Call {
         method: Method::POST,

@@ -14,7 +14,7 @@ use super::pipeline::judge_post;
 use super::pool::{Reply, read_whole, request};
 use crate::Error;
 use crate::codec::encode_message;
-use crate::headers::{CHECKSUM, TRAILING};
+use crate::headers::{TRAILING, seal};
 use crate::link::Link;
 use crate::metrics::Gauge;
 use crate::shared::Shared;
@@ -110,7 +110,7 @@ async fn post(shared: &Shared, link: &Link, url: &PeerUrl, message: Message) -> 
         HeaderValue::from_static("application/octet-stream"),
     );
     if sealed {
-        headers.insert(CHECKSUM, TRAILING);
+        seal(&mut headers, TRAILING);
     }
     let mut sender = super::pool::dial(
         url,

@@ -13,7 +13,7 @@ use super::body::RequestBody;
 use super::pool::{Reply, read_whole, request};
 use crate::Error;
 use crate::codec::{Decoder, StreamKind, Unsealer};
-use crate::headers::{CHECKSUM, CLUSTER_ID, CRC32, RAFT_TO, SERVER_VERSION, version_in};
+use crate::headers::{CLUSTER_ID, CRC32, RAFT_TO, SERVER_VERSION, checksum_in, seal, version_in};
 use crate::link::Link;
 use crate::shared::Shared;
 use crate::url::PeerUrl;
@@ -116,7 +116,7 @@ async fn ask(
         .map_err(|_| Error::Malformed("id of a member"))?;
     headers.insert(RAFT_TO, to);
     if shared.config.checksums {
-        headers.insert(CHECKSUM, CRC32);
+        seal(&mut headers, CRC32);
     }
     let path = format!("/raft/stream/{}/{}", kind.path(), shared.identity.member_id);
     let mut sender = shared.pool.dial(url).await?;
@@ -135,8 +135,15 @@ async fn ask(
         .is_some_and(|cluster| *cluster != shared.identity.cluster);
     match parts.status {
         StatusCode::OK => {
-            let sealed = parts.headers.get(CHECKSUM) == Some(&CRC32);
-            link.set_kindred(sealed);
+            let sealed = match checksum_in(&parts.headers)? {
+                Some(value) if *value == CRC32 => true,
+                // Without checksums nothing would notice what else is changed.
+                None if !link.is_kindred() => false,
+                _ => return Err(Error::Malformed("answer of a peer that has checksums")),
+            };
+            if sealed {
+                link.set_kindred();
+            }
             Ok(Opened {
                 sender,
                 body,

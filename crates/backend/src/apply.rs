@@ -20,6 +20,8 @@ pub struct ApplyTxn {
     /// **Invariant:** revisions ascend strictly and are newer than all that are committed.
     rows: Vec<RevisionRow>,
     last_revision: Option<Revision>,
+    /// crc32c of the records since it was last taken.
+    content: u32,
     writes: BTreeMap<(Table, Bytes), Option<Bytes>>,
 }
 
@@ -32,6 +34,7 @@ impl ApplyTxn {
             term,
             rows: Vec::new(),
             last_revision,
+            content: 0,
             writes: BTreeMap::new(),
         }
     }
@@ -77,11 +80,18 @@ impl ApplyTxn {
             self.last_revision
         );
         self.last_revision = Some(rev);
+        self.content = crc32c::crc32c_append(self.content, &record);
         self.rows.push(RevisionRow {
             rev,
             tombstone,
             record,
         });
+    }
+
+    /// Returns a checksum of the records appended since the last call: what an entry has made of the keys, however the entries
+    /// are put together to batches.
+    pub fn take_content(&mut self) -> u32 {
+        std::mem::take(&mut self.content)
     }
 
     /// Returns the record of a revision, this transaction's own first; tombstones have one too.

@@ -528,3 +528,30 @@ fn many_records_at_once_are_those_asked_for_one_by_one() {
         }
     }
 }
+
+#[test]
+fn the_content_of_an_entry_is_the_same_in_any_batch_and_tells_records_apart() {
+    let records = [&b"one"[..], b"two", b"three"];
+    let row = |txn: &mut quorate_backend::ApplyTxn, number: usize, record: &'static [u8]| {
+        let main = i64::try_from(number).unwrap();
+        txn.put_revision(Revision::new(main, 0), false, Bytes::from_static(record));
+    };
+    let together = open(&disk(1)).unwrap();
+    let mut txn = together.begin_apply(9, 1);
+    let of_batch: Vec<u32> = (1..)
+        .zip(records)
+        .map(|(number, record)| {
+            row(&mut txn, number, record);
+            txn.take_content()
+        })
+        .collect();
+    assert_eq!(txn.take_content(), 0, "nothing has been written since");
+    let alone = open(&disk(1)).unwrap();
+    for ((number, record), expected) in (1..).zip(records).zip(&of_batch) {
+        let mut txn = alone.begin_apply(number as u64, 1);
+        row(&mut txn, number, record);
+        assert_eq!(txn.take_content(), *expected);
+        txn.commit(0);
+    }
+    assert!(of_batch[0] != of_batch[1] && of_batch[1] != of_batch[2]);
+}

@@ -87,7 +87,10 @@ impl Member {
                 return Err("joint configuration changes are not supported".to_owned());
             }
         };
-        let effect = self.stores.kv.current_revision().cast_unsigned() << 1 | u64::from(refused);
+        let revision = self.stores.kv.current_revision().cast_unsigned();
+        // Which branch a transaction took may show in nothing but what it wrote.
+        let content = u64::from(batch.txn.take_content());
+        let effect = (revision << 1 | u64::from(refused)).rotate_left(32) ^ content;
         let digest = digest::fold(self.applied.digest, entry, effect);
         self.digests.push(entry.index, digest);
         self.applied = AppliedPoint {

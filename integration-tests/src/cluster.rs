@@ -5,6 +5,7 @@
 //! they saw; [`crate::checker`] judges that. [`run`] puts them together for a [`Scenario`], which is a list of steps.
 
 mod chaos;
+mod dialers;
 mod disk;
 mod fleet;
 mod leases;
@@ -18,7 +19,7 @@ mod watchers;
 
 pub use chaos::{Broken, ChaosOptions, Recorded, Report, chaos, record, run};
 pub use disk::Stall;
-pub use fleet::{Cluster, Setup, Site};
+pub use fleet::{Cluster, Healed, Setup, Site};
 pub use load::{Load, LoadOptions};
 pub use member::{DiskKind, Member};
 pub use probe::Probe;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use quorate_proto::etcdserverpb::{RangeRequest, RangeResponse};
 
 use super::disk::Stall;
-use super::fleet::{Cluster, Setup};
+use super::fleet::{Cluster, Healed, Setup};
 use super::load::{Load, LoadOptions};
 use super::proxy::Place;
 use super::scenario::{Program, SCENARIOS, Scenario, Step, Who, Wires};
@@ -20,6 +20,9 @@ use crate::random::Random;
 
 /// How long writes may fail when a quorum is whole again. Machines that run tests are slow.
 const RECOVER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a cluster may take none when the wires are in order again and nothing else is wrong: two election time-outs, and ten
+/// times that for machines that have other things to do.
+const SERVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long leases may last after the last renewal: the longest one, a few changes of leaders, and a slow machine.
 const LEASES_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a hand-over is tried, which a change of leaders can get in the way of.
@@ -42,6 +45,14 @@ pub struct ChaosOptions {
     pub lie: Option<Lie>,
 }
 
+impl ChaosOptions {
+    /// Whether some member runs a program that is not Quorate's.
+    fn is_mixed(&self) -> bool {
+        let is_foreign = |binary: &Binary| !binary.path().ends_with("quorate");
+        self.binaries.iter().any(is_foreign)
+    }
+}
+
 /// What a run of a scenario came to.
 #[derive(Debug)]
 pub struct Report {
@@ -55,6 +66,9 @@ pub struct Report {
     pub longest_gap: Duration,
     /// From the end of all faults to the next acknowledged write.
     pub recovered: Duration,
+    /// The longest time from wires that are in order again to the first linearizable read, and until every member that runs
+    /// answers one.
+    pub healed: Option<Healed>,
     /// What the checker says.
     pub verdict: Verdict,
 }
@@ -81,7 +95,15 @@ impl fmt::Display for Report {
             v.leases_ended,
             self.longest_gap.as_millis(),
             self.recovered.as_millis(),
-        )
+        )?;
+        if let Some(healed) = self.healed {
+            let (first, all) = (healed.first.as_millis(), healed.all.as_millis());
+            write!(
+                f,
+                ", wires healed: served after {first:>4} ms, all after {all:>5} ms"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -110,7 +132,9 @@ pub fn chaos(
     let mut seed = options.seed;
     for round in 0_u64.. {
         for scenario in SCENARIOS {
-            if only.is_some_and(|only| only.name != scenario.name) {
+            let is_skipped = only.is_some_and(|only| only.name != scenario.name)
+                || scenario.is_ours && options.is_mixed();
+            if is_skipped {
                 continue;
             }
             if Instant::now() >= deadline {
@@ -161,6 +185,7 @@ pub struct Recorded {
     steps: usize,
     time: Duration,
     recovered: Duration,
+    healed: Option<Healed>,
     logs: String,
 }
 
@@ -180,6 +205,7 @@ impl Recorded {
             time: self.time,
             longest_gap: longest_gap(&self.recording),
             recovered: self.recovered,
+            healed: self.healed,
             verdict,
         })
     }
@@ -214,13 +240,14 @@ pub fn record(options: &ChaosOptions, scenario: &'static Scenario) -> Outcome<Re
         steps: 0,
         stalled: Vec::new(),
         full: Vec::new(),
+        healed: None,
     };
     let begun = Instant::now();
     let faults = run.faults(options.time);
     faults.map_err(|failure| run.cluster.failure(&failure.to_string()))?;
     let recovered = run.mend();
     let recovered = recovered.map_err(|failure| run.cluster.failure(&failure.to_string()))?;
-    let (time, steps) = (begun.elapsed(), run.steps);
+    let (time, steps, healed) = (begun.elapsed(), run.steps, run.healed);
     let (recording, logs) = run.end()?;
     Ok(Recorded {
         recording,
@@ -228,6 +255,7 @@ pub fn record(options: &ChaosOptions, scenario: &'static Scenario) -> Outcome<Re
         steps,
         time,
         recovered,
+        healed,
         logs,
     })
 }
@@ -243,6 +271,7 @@ struct Run {
     steps: usize,
     stalled: Vec<Place>,
     full: Vec<Place>,
+    healed: Option<Healed>,
 }
 
 impl Run {
@@ -320,10 +349,7 @@ impl Run {
                 Ok(())
             }
             Step::Writes(count) => self.wait_writes(count),
-            Step::Heal => {
-                self.cluster.network().heal();
-                Ok(())
-            }
+            Step::Heal => self.heal(),
             Step::KillAll => {
                 let places = self.cluster.running();
                 places
@@ -429,6 +455,24 @@ impl Run {
         }
     }
 
+    /// Puts the wires in order and sees how soon the cluster serves.
+    fn heal(&mut self) -> Outcome {
+        self.cluster.network().heal();
+        let healed = self.cluster.time_to_serve(RECOVER_TIMEOUT)?;
+        if healed.first > SERVE_TIMEOUT {
+            return Err(Failure::new(format!(
+                "the cluster served {} s after its wires were in order again, and not before",
+                healed.first.as_secs_f64()
+            )));
+        }
+        let longest = self.healed.unwrap_or_default();
+        self.healed = Some(Healed {
+            first: longest.first.max(healed.first),
+            all: longest.all.max(healed.all),
+        });
+        Ok(())
+    }
+
     fn replace(&mut self, place: Place, binary: Option<&Binary>) -> Outcome {
         self.cluster.remove(place)?;
         self.cluster.add(place, binary, false)
@@ -531,6 +575,8 @@ impl Run {
         let recovered = begun.elapsed();
         for place in self.cluster.places() {
             self.cluster.end_start(place)?;
+            // A learner serves no watches, and the round may have ended before its promotion.
+            self.cluster.promote(place)?;
         }
         self.wait_writes(20)?;
         Ok(recovered)

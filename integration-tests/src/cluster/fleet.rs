@@ -13,12 +13,13 @@ use quorate_proto::etcdserverpb::{
     DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse, Member as Listed,
     MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
-    MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
-    StatusResponse,
+    MoveLeaderRequest, MoveLeaderResponse, RangeRequest, RangeResponse, SnapshotRequest,
+    SnapshotResponse, StatusRequest, StatusResponse,
 };
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
@@ -42,6 +43,9 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(90);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a removed member may take to end itself.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a read that is asked for again and again is waited for, and the time between two.
+const READ_TIMEOUT: Duration = Duration::from_millis(500);
+const READ_PAUSE: Duration = Duration::from_millis(10);
 /// The time between two tries.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -85,6 +89,15 @@ impl Site {
     pub fn is_in_use(&self) -> bool {
         self.is_in_use.load(Ordering::SeqCst)
     }
+}
+
+/// How soon a cluster served again.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Healed {
+    /// Until some member answered a linearizable read.
+    pub first: Duration,
+    /// Until every member that runs had answered one.
+    pub all: Duration,
 }
 
 /// A cluster on this machine.
@@ -461,6 +474,32 @@ impl Cluster {
         }
     }
 
+    /// Asks every running member for a linearizable read until it answers, and gives how long that took.
+    ///
+    /// # Errors
+    /// One does not answer in time.
+    pub fn time_to_serve(&self, limit: Duration) -> Outcome<Healed> {
+        let begun = Instant::now();
+        let endpoints = self.running();
+        let endpoints = endpoints.iter().map(|place| &self.sites[*place].endpoint);
+        let times = self.block_on(async {
+            let mut reads = JoinSet::new();
+            for client in endpoints.filter_map(|endpoint| Client::lazy(endpoint).ok()) {
+                reads.spawn(async move { first_read(&client, begun, limit).await });
+            }
+            reads.join_all().await
+        });
+        let times: Option<Vec<Duration>> = times.into_iter().collect();
+        let times = times.ok_or_else(|| {
+            let text = format!("a member answers no read for {} s", limit.as_secs());
+            Failure::new(text)
+        })?;
+        Ok(Healed {
+            first: times.iter().min().copied().unwrap_or_default(),
+            all: times.iter().max().copied().unwrap_or_default(),
+        })
+    }
+
     /// What a member says of itself.
     ///
     /// # Errors
@@ -728,6 +767,22 @@ impl Cluster {
             .map(|place| self.members[place].failure("printed last").to_string());
         Failure::new(format!("{what}\n{}", logs.collect::<Vec<_>>().join("\n")))
     }
+}
+
+/// Asks for a linearizable read until there is an answer; gives how long after `begun` that was, `None` when it is too late.
+async fn first_read(client: &Client, begun: Instant, limit: Duration) -> Option<Duration> {
+    while begun.elapsed() < limit {
+        let request = RangeRequest {
+            key: "served".into(),
+            ..RangeRequest::default()
+        };
+        let read = client.call::<_, RangeResponse>("KV/Range", request);
+        if let Ok(Ok(_)) = tokio::time::timeout(READ_TIMEOUT, read).await {
+            return Some(begun.elapsed());
+        }
+        tokio::time::sleep(READ_PAUSE).await;
+    }
+    None
 }
 
 fn initial_cluster(members: impl Iterator<Item = (String, String)>) -> String {

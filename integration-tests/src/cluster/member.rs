@@ -135,7 +135,9 @@ impl Member {
         self.dir.join("log")
     }
 
-    fn data_dir(&self) -> PathBuf {
+    /// Where its data lies.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
         // A file system cannot be removed, a directory on it can.
         self.dir.join("data").join("member-data")
     }

@@ -1,12 +1,10 @@
 //! The wires between members: every byte from one to another passes here, each direction under rules of its own.
 //!
 //! Each member has a door, the address that the others know it by, and the proxy carries what comes in there to where the member
-//! really listens. Who knocks is told from the system's table of connections: that works for any program. A connection from A to B
+//! really listens. Who knocks is told from the system's table of connections. A connection from A to B
 //! then carries bytes of A to B under the rules of that direction, and bytes back under those of the other.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fs;
-use std::io;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -18,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::dialers::Dialers;
 use crate::failure::Outcome;
 use crate::random::Random;
 
@@ -59,6 +58,8 @@ pub struct Rules {
     pub loss_per_mille: u64,
     /// The most bytes in a second, 0 for no limit.
     pub bytes_per_s: u64,
+    /// Chunks in a thousand in which one bit arrives changed.
+    pub flips_per_mille: u64,
     /// Connections are dropped whenever this changes.
     resets: u64,
 }
@@ -71,6 +72,7 @@ impl Rules {
         jitter: Duration::ZERO,
         loss_per_mille: 0,
         bytes_per_s: 0,
+        flips_per_mille: 0,
         resets: 0,
     };
     /// Bytes wait.
@@ -103,6 +105,15 @@ impl Rules {
         }
     }
 
+    /// In so many chunks in a thousand a bit is changed.
+    #[must_use]
+    pub const fn flipping(per_mille: u64) -> Rules {
+        Rules {
+            flips_per_mille: per_mille,
+            ..Rules::OPEN
+        }
+    }
+
     /// At most so many bytes in a second.
     #[must_use]
     pub const fn narrow(bytes_per_s: u64) -> Rules {
@@ -120,7 +131,7 @@ type Wire = (Place, Place);
 #[derive(Debug)]
 struct Shared {
     wires: Mutex<BTreeMap<Wire, watch::Sender<Rules>>>,
-    processes: Mutex<BTreeMap<Place, u32>>,
+    dialers: Dialers,
     random: Mutex<Random>,
 }
 
@@ -159,7 +170,7 @@ impl Network {
     pub fn new(seed: u64) -> Outcome<Network> {
         let shared = Arc::new(Shared {
             wires: Mutex::default(),
-            processes: Mutex::default(),
+            dialers: Dialers::new()?,
             random: Mutex::new(Random::new(seed)),
         });
         let (doors, new_doors) = mpsc::unbounded_channel();
@@ -201,7 +212,7 @@ impl Network {
 
     /// Says which process a member is.
     pub fn set_process(&self, place: Place, pid: u32) {
-        locked(&self.shared.processes).insert(place, pid);
+        self.shared.dialers.set_process(place, pid);
     }
 
     /// Sets the rules from one member to another, in this direction only.
@@ -350,6 +361,7 @@ async fn flow(
             }
             let rules = *now.borrow();
             let time = travel_time(&rules, len, &mut random).ok_or(Broken)?;
+            flip(&rules, &mut chunk[..len], &mut random);
             // Bytes of a connection keep their order.
             arrival = arrival.max(Instant::now() + time);
             let sent = queue.send((arrival, chunk[..len].to_vec())).await;
@@ -380,6 +392,15 @@ async fn discard(queued: &mut mpsc::Receiver<(Instant, Vec<u8>)>) {
     std::future::pending().await
 }
 
+/// Changes a bit of a chunk, now and then.
+fn flip(rules: &Rules, chunk: &mut [u8], random: &mut Random) {
+    if rules.flips_per_mille > random.below(1_000) {
+        let len = u64::try_from(chunk.len()).unwrap_or(1);
+        let at = usize::try_from(random.below(len)).unwrap_or_default();
+        chunk[at] ^= 1 << random.below(8);
+    }
+}
+
 /// How long a chunk takes; `None` when the connection breaks.
 fn travel_time(rules: &Rules, len: usize, random: &mut Random) -> Option<Duration> {
     let mut time = rules.delay + random.between(Duration::ZERO, rules.jitter);
@@ -400,49 +421,13 @@ fn travel_time(rules: &Rules, len: usize, random: &mut Random) -> Option<Duratio
 /// Finds the member whose process has the other end of a connection.
 async fn find_dialer(shared: &Shared, from: SocketAddr, local: SocketAddr) -> Option<Place> {
     for _ in 0..LOOKS_MAX {
-        let processes = locked(&shared.processes).clone();
-        if let Some(place) = owner(&processes, from, local) {
-            return Some(place);
+        let found = shared.dialers.find(from, local).await;
+        if found.is_some() {
+            return found;
         }
         sleep(LOOK_PAUSE).await;
     }
     None
-}
-
-fn owner(processes: &BTreeMap<Place, u32>, from: SocketAddr, local: SocketAddr) -> Option<Place> {
-    let inode = socket_inode(from, local).ok().flatten()?;
-    let wanted = format!("socket:[{inode}]");
-    let has_socket = |pid: u32| -> io::Result<bool> {
-        for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-            // A descriptor may be closed meanwhile.
-            let link = fs::read_link(entry?.path());
-            if link.is_ok_and(|link| link.to_str() == Some(&wanted)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    };
-    processes
-        .iter()
-        .find(|(_, pid)| has_socket(**pid).unwrap_or(false))
-        .map(|(place, _)| *place)
-}
-
-/// The inode of the socket that is bound to `own` and connected to `other`.
-fn socket_inode(own: SocketAddr, other: SocketAddr) -> io::Result<Option<String>> {
-    let table = fs::read_to_string("/proc/net/tcp")?;
-    let ends_with = |address: &str, port: u16| address.ends_with(&format!(":{port:04X}"));
-    for line in table.lines().skip(1) {
-        let fields: VecDeque<&str> = line.split_whitespace().collect();
-        if let (Some(local), Some(remote), Some(inode)) =
-            (fields.get(1), fields.get(2), fields.get(9))
-            && ends_with(local, own.port())
-            && ends_with(remote, other.port())
-        {
-            return Ok(Some((*inode).to_owned()));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]
@@ -505,6 +490,22 @@ mod tests {
         far.set_read_timeout(Some(PATIENCE)).unwrap();
         let len = far.read(&mut [0; 8]).unwrap_or(0);
         assert_eq!(len, 0, "a byte arrives although the one before it is lost");
+    }
+
+    #[test]
+    fn one_bit_changes_at_a_time_and_none_when_all_is_in_order() {
+        let (network, mut near, mut far) = connect();
+        network.set(1, 0, Rules::flipping(1_000));
+        near.write_all(&[0; 8]).unwrap();
+        let mut got = [0; 8];
+        far.set_read_timeout(Some(PATIENCE)).unwrap();
+        far.read_exact(&mut got).unwrap();
+        let bits: u32 = got.iter().map(|byte| byte.count_ones()).sum();
+        assert_eq!(bits, 1, "{got:?}");
+        network.heal();
+        near.write_all(&[0; 8]).unwrap();
+        far.read_exact(&mut got).unwrap();
+        assert_eq!(got, [0; 8]);
     }
 
     #[test]

@@ -115,6 +115,8 @@ pub struct Scenario {
     pub may_end: bool,
     /// It is about two programs, and begins with members of the first only.
     pub is_migration: bool,
+    /// It asks for more than etcd promises: only for members that are all Quorate's.
+    pub is_ours: bool,
     /// What some member must have logged at the end.
     pub logged: Option<&'static str>,
     /// One round.
@@ -128,6 +130,7 @@ const PLAIN: Scenario = Scenario {
     disk: DiskKind::Plain,
     may_end: false,
     is_migration: false,
+    is_ours: false,
     logged: None,
     steps: &[],
 };
@@ -165,7 +168,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "kill",
-        rows: "C1, 2.1, 2.2, 2.3, 2.25, 2.26",
+        rows: "C1, C6, 2.1, 2.2, 2.3, 2.25, 2.26",
         steps: &[
             Kill(Any),
             Wait(0, 1_500),
@@ -293,6 +296,44 @@ pub const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "flip",
+        rows: "N4: bits change on the way; what is behind a checksum is refused, and nothing that is wrong becomes a value",
+        is_ours: true,
+        steps: &[
+            Set(Leader, Wires::All, Rules::flipping(20)),
+            Wait(500, 2_000),
+            Reset(Any),
+            Writes(20),
+            Set(Any, Wires::All, Rules::flipping(100)),
+            Wait(500, 1_000),
+            Reset(Same),
+            Wait(500, 1_000),
+            Reset(Same),
+            Wait(500, 1_000),
+            Heal,
+            Writes(50),
+        ],
+        ..PLAIN
+    },
+    Scenario {
+        name: "flip-snapshot",
+        rows: "N4, D4, N6: bits change in snapshots on their way",
+        args: SMALL_LOG,
+        is_ours: true,
+        logged: Some("applied snapshot"),
+        steps: &[
+            Kill(Follower),
+            Writes(300),
+            Set(Same, Wires::All, Rules::flipping(50)),
+            BeginStart(Same),
+            Wait(1_000, 3_000),
+            Heal,
+            Start(Same),
+            Writes(30),
+        ],
+        ..PLAIN
+    },
+    Scenario {
         name: "delay",
         rows: "N3: up to 700 ms, and more than an election takes",
         steps: &[
@@ -349,7 +390,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "disk-full",
-        rows: "D7",
+        rows: "D7, 2.8",
         disk: DiskKind::Small,
         may_end: true,
         steps: &[
@@ -504,7 +545,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "change-in-storm",
-        rows: "N5: members change while wires are cut and members die",
+        rows: "C7, N5: members change while wires are cut and members die",
         steps: &[
             Set(Any, Wires::All, Rules::lossy(50)),
             Lose(Follower),
@@ -564,6 +605,21 @@ pub const SCENARIOS: &[Scenario] = &[
             Writes(300),
             Start(Same),
             Writes(30),
+        ],
+        ..PLAIN
+    },
+    Scenario {
+        name: "long-pause",
+        rows: "T3: pauses that outlast elections, leases and requests, of the leader and of a follower",
+        steps: &[
+            Pause(Leader),
+            Wait(6_000, 9_000),
+            Resume(Same),
+            Wait(0, 200),
+            Pause(Follower),
+            Wait(6_000, 9_000),
+            Resume(Same),
+            Writes(50),
         ],
         ..PLAIN
     },

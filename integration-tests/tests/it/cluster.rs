@@ -9,10 +9,39 @@ use std::time::Duration;
 
 use quorate_integration_tests::Binary;
 use quorate_integration_tests::checker::{Lie, check};
-use quorate_integration_tests::cluster::{ChaosOptions, Recorded, Report, Scenario, record, run};
+use quorate_integration_tests::cluster::{
+    ChaosOptions, DiskKind, Recorded, Report, Scenario, record, run,
+};
 
 /// Faults of one scenario go on for so long.
-const SHORT: Duration = Duration::from_secs(5);
+const SHORT: Duration = Duration::from_secs(8);
+/// Scenarios for clusters of three, and of five.
+const OF_THREE: &[&str] = &[
+    "calm",
+    "kill",
+    "kill-all",
+    "pause",
+    "rolling-restart",
+    "cut-one-link",
+    "isolate",
+    "one-way",
+    "swallow",
+    "flip",
+    "flip-snapshot",
+    "delay",
+    "loss",
+    "slow-disk",
+    "disk-full",
+    "snapshot",
+    "snapshot-storm",
+    "transfer",
+    "learner",
+    "replace",
+    "lose",
+];
+const OF_FIVE: &[&str] = &["kill", "isolate", "one-way", "snapshot"];
+/// Faults in continuous integration go on for three minutes at least, even where two kinds of disk cannot be had.
+const FAULTS: Duration = Duration::from_secs(180);
 
 fn options(binaries: Vec<Binary>, members: usize, time: Duration) -> ChaosOptions {
     ChaosOptions {
@@ -68,28 +97,22 @@ fn etcd() -> Option<Binary> {
 
 #[test]
 fn three_members_keep_their_promises_whatever_happens() {
-    let scenarios = named(&[
-        "calm",
-        "kill",
-        "kill-all",
-        "pause",
-        "rolling-restart",
-        "cut-one-link",
-        "isolate",
-        "one-way",
-        "loss",
-        "snapshot",
-        "transfer",
-        "learner",
-        "replace",
-    ]);
-    run_each(&options(vec![quorate()], 3, SHORT), scenarios);
+    run_each(&options(vec![quorate()], 3, SHORT), named(OF_THREE));
 }
 
 #[test]
 fn five_members_keep_their_promises_whatever_happens() {
-    let scenarios = named(&["kill", "isolate", "snapshot"]);
-    run_each(&options(vec![quorate()], 5, SHORT), scenarios);
+    run_each(&options(vec![quorate()], 5, SHORT), named(OF_FIVE));
+}
+
+#[test]
+fn faults_go_on_for_long_enough() {
+    let is_everywhere = |scenario: &&Scenario| scenario.disk == DiskKind::Plain;
+    let count = named(OF_THREE)
+        .chain(named(OF_FIVE))
+        .filter(|s| is_everywhere(&s))
+        .count();
+    assert!(SHORT * u32::try_from(count).unwrap() >= FAULTS);
 }
 
 #[test]
@@ -119,6 +142,8 @@ const MIXED: &[&str] = &[
     "learner",
     "replace",
     "rolling-restart",
+    "swallow",
+    "change-in-storm",
 ];
 
 #[test]

@@ -4,6 +4,7 @@
 //! hand, and clusters of both where both are.
 #![expect(clippy::print_stdout, reason = "what is skipped is shown")]
 
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -304,6 +305,73 @@ fn changes_of_members_are_refused_while_the_cluster_is_not_whole() {
         cluster.end_start(down).unwrap();
         assert_eq!(cluster.list().unwrap().len(), 3);
     });
+}
+
+/// D6: a member that comes with yesterday's directory has forgotten what it has acknowledged and voted. Whatever becomes of it, the
+/// others go on and nothing is lost.
+#[test]
+fn an_old_copy_of_a_directory_harms_nobody() {
+    let _turn = one_at_a_time();
+    let setup = Setup {
+        binaries: vec![Binary::quorate().unwrap()],
+        members: 3,
+        disk: DiskKind::Plain,
+        args: Vec::new(),
+        seed: 1,
+        is_direct: false,
+    };
+    let mut cluster = Cluster::start(&setup).unwrap();
+    let (leader, old) = follower(&cluster);
+    fill(&cluster, leader, 20);
+    cluster.converge().unwrap();
+    let (data, copy) = (
+        cluster.member(old).data_dir(),
+        cluster.dir().join("yesterday"),
+    );
+    cluster.begin_stop(old).unwrap();
+    cluster.end_stop(old).unwrap();
+    copy_tree(&data, &copy);
+    cluster.begin_start(old).unwrap();
+    cluster.end_start(old).unwrap();
+    fill(&cluster, leader, 60);
+    cluster.converge().unwrap();
+    cluster.kill(old).unwrap();
+    std::fs::remove_dir_all(&data).unwrap();
+    copy_tree(&copy, &data);
+    cluster.begin_start(old).unwrap();
+    let ended = eventually("an end, or what it has missed", || {
+        if cluster.has_ended(old)? {
+            return Ok(true);
+        }
+        match keys(&cluster, old, true) {
+            Ok(60) => Ok(false),
+            other => Err(Failure::new(format!("{other:?}"))),
+        }
+    });
+    let log = std::fs::read_to_string(cluster.member(old).log_path()).unwrap();
+    assert!(!log.contains("panicked"), "{log}");
+    println!("it ended: {ended}");
+    fill(&cluster, leader, 80);
+    if ended {
+        assert!(log.contains("lost"), "it says why: {log}");
+        cluster.remove(old).unwrap();
+        cluster.add(old, None, false).unwrap();
+    }
+    assert_eq!(keys(&cluster, old, false).unwrap(), 80);
+    assert_equal_hashes(&cluster);
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 /// N5, N8: a member that is moved is reached where it is now.

@@ -128,6 +128,40 @@ fn faults_d11_31_a_leader_with_a_stalled_disk_hands_over_and_revokes_nothing() {
 }
 
 #[test]
+fn faults_30_a_new_leader_answers_no_read_before_it_has_committed_in_its_term() {
+    for seed in 0..20 {
+        let (mut world, old) = three();
+        // The others have the entry, and have not heard that it is committed.
+        let token = world.put(old, "newest", &seed.to_string());
+        world.run_until("an answer", 1_000, |w| w.answers.contains_key(&token));
+        world.isolate(old, true, true);
+        world.run_ms(seed);
+        world.run_until("another leader", 5_000, |w| {
+            w.leader().is_some_and(|leader| leader != old)
+        });
+        let new = world.leader().unwrap();
+        // It cannot commit now, though it may still believe that it leads.
+        world.isolate(new, true, true);
+        let read = world.read(new);
+        world.run_ms(ELECTION_MS / 2);
+        assert!(
+            !world.answers.contains_key(&read),
+            "a read is answered by a leader that has committed nothing"
+        );
+        world.heal();
+        // The oracle refuses an answer that is older than what was acknowledged.
+        for _ in 0..20 {
+            for id in 1..=3 {
+                world.read(id);
+            }
+            world.run_ms(20);
+        }
+        world.settle();
+        assert!(world.oracle.reads > 0);
+    }
+}
+
+#[test]
 fn leases_are_served_by_the_leader_and_outlive_it() {
     let (mut world, leader) = three();
     let follower = 1 + leader % 3;

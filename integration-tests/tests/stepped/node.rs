@@ -55,6 +55,8 @@ pub(crate) struct Node {
     pub(crate) settings: Settings,
     /// The member was removed from the cluster.
     pub(crate) removed: bool,
+    /// How fast its clock runs, in percent of the world's.
+    pub(crate) clock_percent: u64,
     /// Since when links to others are up.
     pub(crate) links: BTreeMap<MemberId, u64>,
 }
@@ -168,8 +170,14 @@ impl Node {
             seed,
             settings,
             removed: false,
+            clock_percent: 100,
             links: BTreeMap::new(),
         }
+    }
+
+    /// What its own clock shows at a time of the world.
+    pub(crate) fn clock_ms(&self, now_ms: u64) -> u64 {
+        now_ms * self.clock_percent / 100
     }
 
     pub(crate) fn member(&self) -> Option<&Member> {

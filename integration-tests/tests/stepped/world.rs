@@ -66,6 +66,8 @@ pub(crate) struct World {
     stalled: BTreeMap<u64, u64>,
     /// Kills a member at the next step of this kind.
     pub(crate) kill_at: Option<(u64, &'static str)>,
+    /// Kills it when that step is done, not before.
+    pub(crate) kill_behind: bool,
 }
 
 impl World {
@@ -89,6 +91,7 @@ impl World {
             fatal: Vec::new(),
             stalled: BTreeMap::new(),
             kill_at: None,
+            kill_behind: false,
         };
         for id in &founders {
             world.add_machine(*id, &founders, settings);
@@ -104,7 +107,7 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, id: u64) {
-        let now_ms = self.now_ms;
+        let now_ms = self.nodes[&id].clock_ms(self.now_ms);
         self.node(id).start(now_ms);
         let first = 1 + self.random.below(TICK_MS);
         self.after(first, id, Event::Tick);
@@ -149,8 +152,9 @@ impl World {
     }
 
     fn happen(&mut self, id: u64, epoch: u64, event: Event) {
-        let now_ms = self.now_ms;
         let node = self.nodes.get_mut(&id).unwrap();
+        let now_ms = node.clock_ms(self.now_ms);
+        let tick_ms = TICK_MS * 100 / node.clock_percent;
         if let Event::Start = event {
             if node.running.is_none() && !node.removed {
                 self.start(id);
@@ -162,12 +166,12 @@ impl World {
         if node.running.is_none() || node.epoch != epoch && !is_message {
             return;
         }
-        if let Some((victim, kind)) = self.kill_at
-            && victim == id
-            && kind == name(&event)
-        {
+        let is_hit = self.kill_at == Some((id, name(&event)));
+        if is_hit {
             self.kill_at = None;
-            return self.kill(id, true, 50);
+            if !self.kill_behind {
+                return self.kill(id, true, 50);
+            }
         }
         let (disk, settings) = (node.disk.clone(), node.settings);
         let running = node.running.as_mut().unwrap();
@@ -177,7 +181,7 @@ impl World {
                 let links = node.links.clone();
                 running.member.set_links(links);
                 running.member.handle_tick(now_ms);
-                self.after(TICK_MS, id, Event::Tick);
+                self.after(tick_ms, id, Event::Tick);
             }
             Event::Deliver(message, image) => {
                 if let Some(image) = image {
@@ -210,6 +214,10 @@ impl World {
             }
             Event::Versions => self.tell_versions(id),
             Event::Start => unreachable!(),
+        }
+        if is_hit {
+            // Nobody is told any more of what is done.
+            return self.kill(id, true, 50);
         }
         self.perform(id);
     }
@@ -396,8 +404,9 @@ impl World {
     fn submit(&mut self, id: u64, waiting: Waiting, make: impl FnOnce(Token) -> Submission) -> u64 {
         let token = Token(self.next_token);
         self.next_token += 1;
-        let now_ms = self.now_ms;
-        let Some(running) = &mut self.nodes.get_mut(&id).unwrap().running else {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let now_ms = node.clock_ms(self.now_ms);
+        let Some(running) = &mut node.running else {
             return token.0;
         };
         running.member.handle_time(now_ms);
@@ -497,6 +506,12 @@ impl World {
         self.perform(id);
     }
 
+    /// Lets a member that does not run yet, or no longer, have a clock of another speed from its next start on.
+    pub(crate) fn set_clock(&mut self, id: u64, percent: u64) {
+        assert!(self.nodes[&id].running.is_none(), "{id} runs");
+        self.node(id).clock_percent = percent;
+    }
+
     /// Cuts a member off, or only what it sends, or what it is sent.
     pub(crate) fn isolate(&mut self, id: u64, sends: bool, hears: bool) {
         let others: Vec<u64> = self.nodes.keys().copied().filter(|o| *o != id).collect();
@@ -527,6 +542,7 @@ impl World {
         let now_ms = self.now_ms;
         for node in self.nodes.values_mut() {
             let id = node.id;
+            let now_ms = node.clock_ms(now_ms);
             let up = |other: u64| {
                 other != id
                     && alive.contains(&other)
@@ -597,6 +613,8 @@ fn propose(token: Token, request: Request) -> Submission {
 fn name(event: &Event) -> &'static str {
     match event {
         Event::Log => "log",
+        Event::Flush => "flush",
+        Event::Compact => "compact",
         Event::Save => "save",
         Event::Install => "install",
         Event::Deliver(_, Some(_)) => "snapshot",

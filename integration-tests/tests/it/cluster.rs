@@ -110,7 +110,7 @@ fn faults_go_on_for_long_enough() {
     let is_everywhere = |scenario: &&Scenario| scenario.disk == DiskKind::Plain;
     let count = named(OF_THREE)
         .chain(named(OF_FIVE))
-        .filter(|s| is_everywhere(&s))
+        .filter(is_everywhere)
         .count();
     assert!(SHORT * u32::try_from(count).unwrap() >= FAULTS);
 }

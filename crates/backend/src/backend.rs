@@ -23,6 +23,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+mod append;
+
 /// The store: tables in a file, and the batches that were applied since the last flush.
 ///
 /// A handle; clones share the store. There is one writer at a time, readers may be on any thread.

@@ -8,7 +8,7 @@ use crate::options::Options;
 use crate::pages::{PagedFile, Pages, corrupt, io_error};
 use crate::revision::{Revision, RevisionRow};
 use crate::state::{Applied, State};
-use crate::table::{CONSISTENT_INDEX_KEY, TERM_KEY, Table};
+use crate::table::{CONSISTENT_INDEX_KEY, TERM_KEY, Table, TableRow};
 use bytes::Bytes;
 use quorate_disk::Disk;
 use redb::{
@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
+type End<'a> = redb::CursorMut<'a, &'static [u8], &'static [u8]>;
 type WriteRows<'txn> = redb::Table<'txn, &'static [u8], &'static [u8]>;
 
 /// Name of the table that is no bucket of etcd's.
@@ -207,6 +208,26 @@ impl Engine {
         Ok(state)
     }
 
+    /// Writes rows of which each goes behind all that its table has.
+    pub(crate) fn append(&self, rows: &[TableRow], before: State) -> Result<State, Error> {
+        let mut state = before;
+        self.write(|txn| {
+            for run in rows.chunk_by(|a, b| a.0 == b.0) {
+                let Some((table, ..)) = run.first() else {
+                    continue;
+                };
+                let mut rows = txn.open_table(definition(table.name()))?;
+                let mut end = rows.upper_bound_mut(Bound::<&[u8]>::Unbounded)?;
+                for (_, key, value) in run {
+                    append_row(&mut end, key, value, &mut state)?;
+                }
+                end.close()?;
+            }
+            write_state(txn, &mut state)
+        })?;
+        Ok(state)
+    }
+
     /// Does the work of a maintenance transaction.
     pub(crate) fn maintain(&self, work: &Work, before: State) -> Result<State, Error> {
         let mut state = before;
@@ -236,25 +257,34 @@ impl Engine {
     }
 }
 
+/// Puts a row behind the last one of its table, where a cursor fills page after page.
+fn append_row(
+    end: &mut End<'_>,
+    key: &[u8],
+    value: &[u8],
+    state: &mut State,
+) -> Result<(), redb::Error> {
+    end.insert_before(key, value).map_err(|error| match error {
+        redb::CursorError::Storage(error) => redb::Error::from(error),
+        other => redb::Error::Corrupted(format!("key {key:02x?}: {other}")),
+    })?;
+    state.rows_bytes += row_cost(key.len(), value.len());
+    Ok(())
+}
+
 fn write_layer(
     txn: &WriteTransaction,
     layer: &LayerData,
     state: &mut State,
 ) -> Result<(), redb::Error> {
     if layer.row_count() > 0 {
+        // Revisions only ever grow, so the rows go behind the last one.
         let mut rows = txn.open_table(definition(Table::Key.name()))?;
-        // Revisions only ever grow, so the rows go behind the last one, where a cursor fills page after page.
-        let mut cursor = rows.upper_bound_mut(Bound::<&[u8]>::Unbounded)?;
+        let mut end = rows.upper_bound_mut(Bound::<&[u8]>::Unbounded)?;
         for row in layer.rows() {
-            let key = row.table_key();
-            let appended = cursor.insert_before(key.as_bytes(), row.record.as_ref());
-            appended.map_err(|error| match error {
-                redb::CursorError::Storage(error) => redb::Error::from(error),
-                other => redb::Error::Corrupted(format!("revision {}: {other}", row.rev)),
-            })?;
-            state.rows_bytes += row_cost(key.as_bytes().len(), row.record.len());
+            append_row(&mut end, row.table_key().as_bytes(), &row.record, state)?;
         }
-        cursor.close()?;
+        end.close()?;
     }
     for table in Table::ALL {
         let mut newest = layer.newest(table).peekable();

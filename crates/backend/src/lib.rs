@@ -37,8 +37,8 @@
 //!
 //! # Filling a new file
 //!
-//! An image of another member's database goes into a new file as [`MaintenanceTxn`]s, as many as memory asks for, and then
-//! one [`ApplyTxn`] at the image's index and term, flushed. The index is there only when all the rest is; the file is renamed
+//! An image of another member's database goes into a new file by [`Backend::append_rows`], as many times as memory asks for, and
+//! then one [`ApplyTxn`] at the image's index and term, flushed. The index is there only when all the rest is; the file is renamed
 //! to its place after that.
 //!
 //! # Example
@@ -105,4 +105,4 @@ pub use read::ReadTxn;
 pub use revision::{Revision, RevisionKey, RevisionRow};
 pub use state::Applied;
 pub use superblock::FORMAT_VERSION;
-pub use table::{CONSISTENT_INDEX_KEY, TERM_KEY, Table};
+pub use table::{CONSISTENT_INDEX_KEY, TERM_KEY, Table, TableRow};

@@ -1,5 +1,7 @@
 //! The tables.
 
+use bytes::Bytes;
+
 /// One of the tables, each of which is a bucket of etcd's database: same names, same keys, same values.
 ///
 /// The variants order as the names do, byte by byte, which is the order in which `Hash` walks them.
@@ -28,6 +30,9 @@ pub enum Table {
     /// Consistent index and term, conf state, versions, compaction marks.
     Meta,
 }
+
+/// A row of a table: key and value.
+pub type TableRow = (Table, Bytes, Bytes);
 
 impl Table {
     /// How many tables there are.

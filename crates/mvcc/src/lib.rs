@@ -86,6 +86,7 @@ pub use quorate_backend::Revision;
 pub use range::RangeResult;
 pub use range_stream::{RangeChunk, RangeEnd, RangeStream, RangeStreamOptions};
 pub use reader::Reader;
+pub use restore::Restoring;
 pub use store::{Changes, DeleteResult, PutResult, Store};
 pub use txn::{OpResult, TxnResult, is_read_only, is_serializable};
 pub use view::ReadLimit;

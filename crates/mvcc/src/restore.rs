@@ -2,7 +2,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use quorate_backend::{Backend, ReadTxn, Revision};
+use quorate_backend::{Backend, ReadTxn, Revision, Table, TableRow};
 use quorate_proto::LeaseId;
 
 use crate::compaction::{FINISHED_KEY, SCHEDULED_KEY, read_mark};
@@ -26,18 +26,29 @@ const BATCH_ROWS_MAX: usize = 1 << 16;
 /// Most bytes of keys gathered.
 const BATCH_KEY_BYTES_MAX: usize = 16 << 20;
 
-/// Reads the revision table once, in order, in bounded memory beside the index itself.
+/// Makes the index of rows that passed by, if they are what the backend has, or else of the revision table, which is read
+/// once, in order. Memory is bounded, beside the index itself.
 ///
 /// The current revision is the largest of: 1, the newest row, and both marks of compactions, since the newest rows may
 /// have been tombstones that a compaction deleted.
 ///
 /// Source: etcd v3.7.1 `server/storage/mvcc/kvstore.go` `restore`.
-pub(crate) fn restore(backend: &Backend, options: &Options) -> Result<Restored, Error> {
+pub(crate) fn restore(
+    backend: &Backend,
+    options: &Options,
+    passed: Option<Restoring>,
+) -> Result<Restored, Error> {
     let txn = backend.read()?;
     let finished = read_mark(&txn, FINISHED_KEY)?;
     let scheduled = read_mark(&txn, SCHEDULED_KEY)?;
-    let mut restoring = Restoring::new(options);
-    restoring.read_rows(&txn)?;
+    let is_flushed = backend.durable() == backend.applied();
+    let is_same =
+        |passed: &Restoring| is_flushed && Some(passed.newest) == backend.flushed_revision();
+    let mut restoring = match passed.filter(is_same) {
+        Some(passed) => passed,
+        None => Restoring::of_table(&txn, options)?,
+    };
+    restoring.insert_batch()?;
     let marks = finished.max(scheduled).unwrap_or(-1);
     let current = restoring.newest.main.max(marks).max(1);
     restoring.index.finish_restore(current);
@@ -56,13 +67,24 @@ pub(crate) fn restore(backend: &Backend, options: &Options) -> Result<Restored, 
     })
 }
 
-struct Restoring {
+/// The key index in the making, of rows on their way into a new backend.
+///
+/// It saves [`Store::restore_passed`](crate::Store::restore_passed) from reading them back.
+pub struct Restoring {
     index: KeyIndex,
     newest: Revision,
     /// Lease of each key that has one; order is made when all are known.
     leases: HashMap<Bytes, i64>,
     keys: Vec<u8>,
     batch: Vec<BatchRow>,
+}
+
+impl std::fmt::Debug for Restoring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Restoring")
+            .field("newest", &self.newest)
+            .finish_non_exhaustive()
+    }
 }
 
 struct BatchRow {
@@ -73,7 +95,9 @@ struct BatchRow {
 }
 
 impl Restoring {
-    fn new(options: &Options) -> Restoring {
+    /// Begins, without any row.
+    #[must_use]
+    pub fn new(options: &Options) -> Restoring {
         Restoring {
             index: KeyIndex::new(0, options.recent_births_max),
             newest: Revision { main: 0, sub: -1 },
@@ -83,19 +107,30 @@ impl Restoring {
         }
     }
 
-    fn read_rows(&mut self, txn: &ReadTxn) -> Result<(), Error> {
+    /// Takes the next rows; those of other tables than [`Table::Key`] do not matter.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when they cannot have been written by a store.
+    pub fn add_rows(&mut self, rows: &[TableRow]) -> Result<(), Error> {
+        for (_, key, record) in rows.iter().filter(|row| row.0 == Table::Key) {
+            let (revision, tombstone) = Revision::from_table_key(key).ok_or(Error::Corrupt {
+                main: self.newest.main,
+                sub: self.newest.sub,
+                expected: "a revision behind it",
+            })?;
+            self.add(revision, tombstone, record)?;
+        }
+        Ok(())
+    }
+
+    fn of_table(txn: &ReadTxn, options: &Options) -> Result<Restoring, Error> {
+        let mut restoring = Restoring::new(options);
         let mut result = Ok(());
         txn.visit_revisions(
             Revision::MIN,
             Revision::MAX,
             |revision, tombstone, record| {
-                result = self.add(revision, tombstone, record);
-                if result.is_ok()
-                    && (self.batch.len() >= BATCH_ROWS_MAX
-                        || self.keys.len() >= BATCH_KEY_BYTES_MAX)
-                {
-                    result = self.insert_batch();
-                }
+                result = restoring.add(revision, tombstone, record);
                 if result.is_ok() {
                     ControlFlow::Continue(())
                 } else {
@@ -103,8 +138,7 @@ impl Restoring {
                 }
             },
         )?;
-        result?;
-        self.insert_batch()
+        result.map(|()| restoring)
     }
 
     fn add(&mut self, revision: Revision, tombstone: bool, bytes: &[u8]) -> Result<(), Error> {
@@ -148,6 +182,9 @@ impl Restoring {
             end: self.keys.len(),
             row,
         });
+        if self.batch.len() >= BATCH_ROWS_MAX || self.keys.len() >= BATCH_KEY_BYTES_MAX {
+            self.insert_batch()?;
+        }
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use crate::index::Walk;
 use crate::range::{Counting, RangeResult, read, signed};
 use crate::reader::Reader;
 use crate::record::{Record, encode_put, encode_tombstone, key_place};
-use crate::restore::restore;
+use crate::restore::{Restoring, restore};
 use crate::shared::Shared;
 use crate::txn::{OpResult, Path, PreCheck, TxnResult};
 use crate::view::{Stop, View};
@@ -109,7 +109,21 @@ impl Store {
         backend: &Backend,
         options: Options,
     ) -> Result<(Store, Vec<(Bytes, LeaseId)>), Error> {
-        let restored = restore(backend, &options)?;
+        Store::restore_passed(backend, options, None)
+    }
+
+    /// As [`restore`](Store::restore), with the index made of rows while they went into the backend.
+    ///
+    /// It is left unused when the newest of them is not the newest of the backend.
+    ///
+    /// # Errors
+    /// As [`restore`](Store::restore).
+    pub fn restore_passed(
+        backend: &Backend,
+        options: Options,
+        passed: Option<Restoring>,
+    ) -> Result<(Store, Vec<(Bytes, LeaseId)>), Error> {
+        let restored = restore(backend, &options, passed)?;
         let shared = Shared {
             backend: backend.clone(),
             index: RwLock::new(restored.index),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use prost::Message as _;
 use quorate_backend::{Backend, Table};
 use quorate_core::{
-    BACKEND_FILE, CONF_STATE_KEY, Cluster, ClusterMember, ImageError, LogStart, Stores, image_file,
-    install_image,
+    BACKEND_FILE, CONF_STATE_KEY, Carrier, Cluster, ClusterMember, ImageError, InTurn, LogStart,
+    Stores, image_file, install_image_by,
 };
 use quorate_disk::{Disk, File, OpenMode};
 use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState};
@@ -71,7 +71,7 @@ const FOUNDING_TERM: u64 = 1;
 const LOCK_FILE: &str = "lock";
 /// End of the name of a received image. Source: etcd v3.7.1 server/etcdserver/api/snap/db.go.
 const IMAGE_END: &str = ".snap.db";
-/// A database that was being made of an image.
+/// Beginning of the names of a database that was being made of an image, and of the file that this one was being made of.
 const UNFINISHED_FILE: &str = "quorate.db.install";
 const ETCD_BACKEND_FILE: &str = "db";
 /// Entry type of a configuration change.
@@ -196,9 +196,21 @@ impl Place {
     /// Puts the image of a snapshot in the place of the database and opens it.
     ///
     /// # Errors
-    /// As [`install_image`].
+    /// As [`install_image_by`].
     pub fn install(&self, index: u64) -> Result<Backend, ImageError> {
-        install_image(&self.disk, &self.snap_dir, index, self.options)
+        self.install_by(index, &mut InTurn)
+    }
+
+    /// As [`Self::install`], by a carrier of the rows.
+    ///
+    /// # Errors
+    /// As [`install_image_by`].
+    pub(crate) fn install_by(
+        &self,
+        index: u64,
+        carrier: &mut dyn Carrier,
+    ) -> Result<Backend, ImageError> {
+        install_image_by(&self.disk, &self.snap_dir, index, self.options, carrier)
     }
 }
 
@@ -231,7 +243,7 @@ fn open_backend(place: &Place, recovered: &Recovered) -> Result<Backend, Error> 
     };
     for name in place.disk.read_dir(&place.snap_dir).map_err(io)? {
         let text = name.to_string_lossy();
-        if text.ends_with(IMAGE_END) || text == UNFINISHED_FILE {
+        if text.ends_with(IMAGE_END) || text.starts_with(UNFINISHED_FILE) {
             place
                 .disk
                 .remove_file(&place.snap_dir.join(&name))

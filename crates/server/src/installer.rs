@@ -8,9 +8,13 @@ use std::thread;
 use quorate_core::{Stores, align_snapshot, image_file};
 use quorate_proto::raftpb::Message;
 
+use threads::Threads;
+
 use crate::bootstrap::{self, Place};
 use crate::queue::{Event, Queue};
 use crate::recovery;
+
+mod threads;
 
 /// Does it beside the engine. Cheap to clone. The engine has at most one installation under way.
 #[derive(Clone)]
@@ -68,14 +72,7 @@ impl Installer {
                 "incoming-leader-snapshot-index" = index,
                 "applying snapshot"
             );
-            let restored = this
-                .place
-                .install(index)
-                .map_err(|e| e.to_string())
-                .and_then(|backend| {
-                    tracing::info!("applySnapshot: opened snapshot backend");
-                    recovery::restore(&backend, &this.recovery).map_err(|e| e.to_string())
-                });
+            let restored = this.restore(index);
             match restored {
                 Ok(stores) => {
                     this.queue.push(Event::Installed(Box::new(stores)));
@@ -86,6 +83,15 @@ impl Installer {
                     .push(Event::Fatal(format!("cannot install a snapshot: {why}"))),
             }
         });
+    }
+
+    fn restore(&self, index: u64) -> Result<Stores, String> {
+        let mut threads = Threads::new(&self.recovery.kv);
+        let backend = self.place.install_by(index, &mut threads);
+        let backend = backend.map_err(|e| e.to_string())?;
+        tracing::info!("applySnapshot: opened snapshot backend");
+        recovery::restore_passed(&backend, &self.recovery, threads.passed)
+            .map_err(|e| e.to_string())
     }
 
     /// Removes the image of a snapshot that nobody needs.
@@ -105,3 +111,6 @@ impl Installer {
         self.run("close", move |_| drop(old));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
-//! The one way to restore a member's state, at process start and (later) for an installed snapshot.
+//! The one way to restore a member's state, at process start and for an installed snapshot.
 use std::fmt;
 
 use quorate_backend::Backend;
 use quorate_core::{Alarms, Cluster, RestoreError, Stores};
+use quorate_mvcc::{Restoring, Store};
 
 /// Settings that restoring needs.
 #[derive(Clone, Debug)]
@@ -54,6 +55,18 @@ impl std::error::Error for Error {}
 /// # Errors
 /// When a table cannot be read or is damaged; nothing was changed.
 pub fn restore(backend: &Backend, options: &Options) -> Result<Stores, Error> {
+    restore_passed(backend, options, None)
+}
+
+/// As [`restore`], with what was made of the keys while they went into the backend.
+///
+/// # Errors
+/// As [`restore`].
+pub(crate) fn restore_passed(
+    backend: &Backend,
+    options: &Options,
+    passed: Option<Restoring>,
+) -> Result<Stores, Error> {
     // 1. The consistent index comes with the backend itself: opening it decides which entries count as applied. Were
     //    anything restored before, a commit in between could write the old index over the new tables.
     let backend = backend.clone();
@@ -63,7 +76,7 @@ pub fn restore(backend: &Backend, options: &Options) -> Result<Stores, Error> {
         quorate_lease::Lessor::restore(&backend, options.lease).map_err(Error::Lease)?;
     // 3. Keys: the index is rebuilt from the key table, and yields each key's lease.
     let (kv, attachments) =
-        quorate_mvcc::Store::restore(&backend, options.kv.clone()).map_err(Error::Kv)?;
+        Store::restore_passed(&backend, options.kv.clone(), passed).map_err(Error::Kv)?;
     lessor.attach_restored(attachments);
     // 4. Alarms before anything is applied: an entry replayed past an active alarm must be refused again.
     let alarms = Alarms::restore(&backend).map_err(Error::Alarms)?;

@@ -51,6 +51,23 @@ fn faults_n6_a_follower_too_far_behind_gets_a_snapshot_and_goes_on() {
     world.settle();
 }
 
+/// What is written while a snapshot is under way is more than the log keeps otherwise, and all that the follower needs next.
+#[test]
+fn faults_n6_the_log_behind_a_snapshot_under_way_is_kept() {
+    for seed in 50..54 {
+        let (mut world, behind) = one_behind(seed);
+        world.image_ms = 1_000;
+        world.heal();
+        for i in 0..300 {
+            let leader = world.wait_for_leader();
+            world.put(leader, "meanwhile", &i.to_string());
+            world.run_ms(4);
+        }
+        world.settle();
+        assert_eq!(world.installs, 1, "{behind} needs no second snapshot");
+    }
+}
+
 #[test]
 fn faults_19_20_21_watchers_go_on_over_an_install_without_gap_or_repetition() {
     let (mut world, behind) = one_behind(2);

@@ -61,6 +61,8 @@ pub(crate) struct World {
     /// A digest of everything that happened: equal for equal seeds.
     pub(crate) trace: u64,
     pub(crate) installs: u64,
+    /// How much longer than a message an image takes.
+    pub(crate) image_ms: u64,
     pub(crate) fatal: Vec<(u64, String)>,
     /// Disks that write nothing before a time.
     stalled: BTreeMap<u64, u64>,
@@ -88,6 +90,7 @@ impl World {
             oracle: Oracle::default(),
             trace: 0,
             installs: 0,
+            image_ms: 0,
             fatal: Vec::new(),
             stalled: BTreeMap::new(),
             kill_at: None,
@@ -368,13 +371,14 @@ impl World {
             return;
         }
         let twice = self.faults.twice > 0 && self.random.one_in(self.faults.twice);
+        let longer_ms = image.map_or(0, |_| self.image_ms);
         for _ in 0..=usize::from(twice) {
-            let ms = 1 + self.random.below(self.faults.delay_ms);
+            let ms = 1 + longer_ms + self.random.below(self.faults.delay_ms);
             let event = Event::Deliver(Box::new(message.clone()), image.cloned());
             self.after(ms, to, event);
         }
         if image.is_some() {
-            let ms = 2 + self.random.below(2 * self.faults.delay_ms);
+            let ms = 2 + longer_ms + self.random.below(2 * self.faults.delay_ms);
             self.after(ms, from, Event::SnapshotSent { to, ok: true });
         }
     }

@@ -5,6 +5,7 @@
     reason = "a helper of a test fails as the test does"
 )]
 
+mod append;
 mod crash;
 mod damage;
 mod guards;

@@ -1,6 +1,6 @@
 //! A state of the tables, read as an image.
 use std::io::{self, Read, Write};
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 use quorate_backend::{ReadTxn, Revision, Table};
@@ -59,6 +59,12 @@ impl ImageMeasure {
         Self::new_with(txn, false)
     }
 
+    /// As [`Self::new`], for a member: the image also says what the running digest is.
+    #[must_use]
+    pub fn for_member(txn: ReadTxn) -> Self {
+        Self::new_with(txn, true)
+    }
+
     fn new_with(txn: ReadTxn, digest: bool) -> Self {
         Self {
             txn,
@@ -114,19 +120,18 @@ impl ImageStream {
     /// # Errors
     /// As [`ImageMeasure::step`].
     pub fn open(txn: ReadTxn) -> Result<Self, ImageError> {
-        Self::open_with(txn, false)
+        Self::open_measured(ImageMeasure::new(txn))
     }
 
-    /// As [`Self::open`], for a member: the image also says what the running digest is.
+    /// As [`Self::open`], of an image [`ImageMeasure::for_member`].
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn open_for_member(txn: ReadTxn) -> Result<Self, ImageError> {
-        Self::open_with(txn, true)
+        Self::open_measured(ImageMeasure::for_member(txn))
     }
 
-    fn open_with(txn: ReadTxn, digest: bool) -> Result<Self, ImageError> {
-        let mut measure = ImageMeasure::new_with(txn, digest);
+    fn open_measured(mut measure: ImageMeasure) -> Result<Self, ImageError> {
         while measure.step()? {}
         measure.finish()
     }
@@ -231,14 +236,24 @@ impl Rows {
         txn: &ReadTxn,
         image: &mut ImageWriter<W>,
     ) -> Result<bool, ImageError> {
-        let rows = txn.revisions(self.next, Revision::MAX, STEP_ROWS, STEP_BYTES)?;
-        for row in &rows {
-            image.row(row.table_key().as_bytes(), &row.record)?;
-        }
-        let Some(last) = rows.last() else {
+        let (mut rows, mut bytes) = (0, 0);
+        let mut last = None;
+        let mut written = Ok(());
+        txn.visit_revisions(self.next, Revision::MAX, |revision, tombstone, record| {
+            written = image.row(revision.table_key(tombstone).as_bytes(), record);
+            last = Some(revision);
+            rows += 1;
+            bytes += record.len();
+            if written.is_err() || rows >= STEP_ROWS || bytes >= STEP_BYTES {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        written?;
+        let Some(Revision { main, sub }) = last else {
             return Ok(false);
         };
-        let Revision { main, sub } = last.rev;
         self.next = match sub.checked_add(1) {
             Some(sub) => Revision::new(main, sub),
             None => Revision::new(main.saturating_add(1), 0),

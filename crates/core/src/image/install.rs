@@ -7,7 +7,8 @@ use quorate_backend::{Applied, Backend, CONSISTENT_INDEX_KEY, TERM_KEY, Table};
 use quorate_disk::Disk;
 use quorate_snap::ImageReader;
 
-use super::{BACKEND_FILE, ImageError, Import, import_image};
+use super::import::import_image_by;
+use super::{BACKEND_FILE, Carrier, ImageError, Import, InTurn};
 use crate::{DIGEST_KEY, digest_of_row};
 
 /// Name of the new database until it is whole.
@@ -35,6 +36,20 @@ pub fn install_image(
     index: u64,
     options: quorate_backend::Options,
 ) -> Result<Backend, ImageError> {
+    install_image_by(disk, snap_dir, index, options, &mut InTurn)
+}
+
+/// As [`install_image`], by a carrier that may use more threads than this one, and sees all rows on their way.
+///
+/// # Errors
+/// As [`install_image`].
+pub fn install_image_by(
+    disk: &Arc<dyn Disk>,
+    snap_dir: &Path,
+    index: u64,
+    options: quorate_backend::Options,
+    carrier: &mut dyn Carrier,
+) -> Result<Backend, ImageError> {
     let io = |path: &Path| {
         let path = path.to_owned();
         |source| ImageError::Io { path, source }
@@ -58,7 +73,7 @@ pub fn install_image(
         applied: Some(applied),
         ..Import::default()
     };
-    import_image(&image, &backend, import)?;
+    import_image_by(&image, &backend, import, carrier)?;
     drop(backend);
     disk.rename(&unfinished, &finished).map_err(io(&finished))?;
     disk.sync_dir(snap_dir).map_err(io(snap_dir))?;

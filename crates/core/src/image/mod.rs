@@ -13,8 +13,8 @@ mod restore;
 pub use check::{ImageFacts, check_image};
 pub use error::ImageError;
 pub use export::{ImageMeasure, ImageStream};
-pub use import::{Import, import_image};
-pub use install::{image_file, install_image};
+pub use import::{Carrier, Import, InTurn, import_image};
+pub use install::{image_file, install_image, install_image_by};
 pub use restore::{BACKEND_FILE, FoundingMember, Restore, Restored, restore_backup};
 
 #[cfg(test)]

@@ -73,6 +73,8 @@ struct OpenBucket {
 /// Where whole pages go.
 struct Pages<W> {
     out: W,
+    /// Whether pages are only counted, for which of a leaf no more is kept than its sizes and its first key.
+    only_counts: bool,
     next: u64,
     /// The page being written, kept for its memory.
     buffer: Vec<u8>,
@@ -88,6 +90,8 @@ struct Tree {
 struct Node {
     elements: Vec<Element>,
     data: Vec<u8>,
+    /// What `data` has, or would have if pages were not only counted.
+    data_bytes: usize,
 }
 
 struct Element {
@@ -132,6 +136,7 @@ impl<W: Write> ImageWriter<W> {
         ImageWriter {
             pages: Pages {
                 out,
+                only_counts: expected.is_none(),
                 next: FIRST_PAGE,
                 buffer: Vec::new(),
             },
@@ -218,6 +223,7 @@ impl<W: Write> ImageWriter<W> {
         if let Some(leaf) = open.tree.only_leaf().filter(|leaf| leaf.fits_inline()) {
             row.resize(BUCKET_BYTES, 0);
             leaf.encode(0, Kind::Leaf, 0, &mut row);
+            row.resize(BUCKET_BYTES + leaf.bytes(), 0);
         } else {
             let root = open.tree.finish(&mut self.pages)?;
             row.extend(root.to_le_bytes());
@@ -254,11 +260,15 @@ impl Tree {
         let leaf = self.levels.first_mut().expect("a tree has leaves");
         if !leaf.elements.is_empty() && !leaf.takes(key.len() + value.len()) {
             let (first_key, page) = pages.write(leaf, Kind::Leaf)?;
-            *leaf = Node::default();
+            leaf.clear();
             self.push_child(pages, 1, &first_key, page)?;
         }
         let leaf = self.levels.first_mut().expect("a tree has leaves");
-        leaf.push(flags, 0, key, value);
+        if pages.only_counts && !leaf.elements.is_empty() {
+            leaf.count(flags, key, value);
+        } else {
+            leaf.push(flags, 0, key, value);
+        }
         Ok(())
     }
 
@@ -312,7 +322,7 @@ impl Tree {
 
 impl Node {
     fn bytes(&self) -> usize {
-        HEADER_BYTES + self.elements.len() * ELEMENT_BYTES + self.data.len()
+        HEADER_BYTES + self.elements.len() * ELEMENT_BYTES + self.data_bytes
     }
 
     fn takes(&self, more_bytes: usize) -> bool {
@@ -323,15 +333,31 @@ impl Node {
         self.bytes() <= INLINE_BYTES_MAX
     }
 
+    fn clear(&mut self) {
+        self.elements.clear();
+        self.data.clear();
+        self.data_bytes = 0;
+    }
+
     fn push(&mut self, flags: u32, page: u64, key: &[u8], value: &[u8]) {
+        self.data.extend_from_slice(key);
+        self.data.extend_from_slice(value);
+        self.add(flags, page, key.len(), value.len());
+    }
+
+    /// Adds a row without its bytes.
+    fn count(&mut self, flags: u32, key: &[u8], value: &[u8]) {
+        self.add(flags, 0, key.len(), value.len());
+    }
+
+    fn add(&mut self, flags: u32, page: u64, key_bytes: usize, value_bytes: usize) {
         self.elements.push(Element {
             flags,
             page,
-            key_bytes: key.len(),
-            value_bytes: value.len(),
+            key_bytes,
+            value_bytes,
         });
-        self.data.extend_from_slice(key);
-        self.data.extend_from_slice(value);
+        self.data_bytes += key_bytes + value_bytes;
     }
 
     /// Takes the last element into a node of its own.
@@ -340,11 +366,12 @@ impl Node {
             .elements
             .pop()
             .expect("only a node with elements is split");
-        let data = self
-            .data
-            .split_off(self.data.len() - last.key_bytes - last.value_bytes);
+        let bytes = last.key_bytes + last.value_bytes;
+        let data = self.data.split_off(self.data.len() - bytes);
+        self.data_bytes -= bytes;
         Node {
             elements: vec![last],
+            data_bytes: bytes,
             data,
         }
     }
@@ -389,10 +416,12 @@ impl<W: Write> Pages<W> {
     fn write(&mut self, node: &Node, kind: Kind) -> Result<(Vec<u8>, u64), Error> {
         let count = node.bytes().div_ceil(PAGE_BYTES);
         let page = self.next;
-        self.buffer.clear();
-        node.encode(page, kind, u32_of(count - 1), &mut self.buffer);
-        self.buffer.resize(count * PAGE_BYTES, 0);
-        self.out.write_all(&self.buffer).map_err(Error::Output)?;
+        if !self.only_counts {
+            self.buffer.clear();
+            node.encode(page, kind, u32_of(count - 1), &mut self.buffer);
+            self.buffer.resize(count * PAGE_BYTES, 0);
+            self.out.write_all(&self.buffer).map_err(Error::Output)?;
+        }
         self.next += u64::from(u32_of(count));
         Ok((node.first_key(), page))
     }

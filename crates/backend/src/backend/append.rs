@@ -1,0 +1,55 @@
+//! Filling a new file.
+
+use super::Backend;
+use crate::error::Error;
+use crate::revision::Revision;
+use crate::state::Applied;
+use crate::table::{Table, TableRow, is_consistent_index_key};
+
+impl Backend {
+    /// Appends rows to a file that is being filled, each behind all that its table has; in one step, past any batches.
+    ///
+    /// # Errors
+    /// As [`MaintenanceTxn::commit`](crate::MaintenanceTxn::commit); [`Error::Corrupt`] when the rows are not in order.
+    ///
+    /// # Panics
+    /// When something was applied already, a row is the consistent index or its term, or one of [`Table::Key`] is no
+    /// revision.
+    ///
+    /// # Durability
+    /// All of them are on disk when it returns.
+    pub fn append_rows(&self, rows: &[TableRow]) -> Result<(), Error> {
+        let shared = &*self.shared;
+        let mut state = shared.file_state.lock();
+        assert!(
+            shared.view.read().applied == Applied::default(),
+            "rows are appended to a file in use"
+        );
+        let mut newest = None;
+        for (table, key, _) in rows {
+            assert!(
+                !is_consistent_index_key(*table, key),
+                "an appended row is the consistent index"
+            );
+            if *table == Table::Key {
+                let (revision, _) =
+                    Revision::from_table_key(key).expect("a key of table key is a revision");
+                newest = Some(revision);
+            }
+        }
+        let (fuse, snapshot) = shared.write_file(|| {
+            *state = shared.engine.append(rows, *state)?;
+            Ok(())
+        })?;
+        let mut view = shared.view.write();
+        let old = std::mem::replace(&mut view.snapshot, snapshot);
+        view.durable = *state;
+        view.sequence += 1;
+        view.last_revision = newest.or(view.last_revision);
+        view.flushed_revision = newest.or(view.flushed_revision);
+        drop(view);
+        fuse.disarm();
+        drop(old);
+        Ok(())
+    }
+}

@@ -250,7 +250,7 @@ fn a_change_of_members_is_not_lost_with_its_leader() {
         // Links must have been sound for a while before members may be changed.
         loop {
             let removed: Result<MemberRemoveResponse, Status> =
-                client.call("Cluster/MemberRemove", remove.clone()).await;
+                client.call("Cluster/MemberRemove", remove).await;
             match removed {
                 Ok(_) => break,
                 Err(status) => assert!(Instant::now() < deadline, "{status}"),

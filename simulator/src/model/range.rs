@@ -26,6 +26,9 @@ const VALUE: i32 = 4;
 ///
 /// # Errors
 /// The revision asked for lies ahead, or is gone.
+///
+/// # Panics
+/// When there are more keys than an `i64` counts.
 pub fn range(
     keys: &Keys,
     current: i64,

@@ -84,6 +84,9 @@ fn apply(backend: &Backend, index: u64, term: u64) {
     let voter = options().start.identity().unwrap().member_id;
     let conf_state = format!(r#"{{"voters":[{voter}],"auto_leave":false}}"#);
     txn.put(Table::Meta, CONF_STATE_KEY, conf_state.into());
+    // What every start makes sure of.
+    let auth_revision = Bytes::copy_from_slice(&1_u64.to_be_bytes());
+    txn.put(Table::Auth, b"authRevision", auth_revision);
     txn.commit(index * 7);
     backend.seal().unwrap().run().unwrap();
 }
@@ -180,7 +183,14 @@ impl World {
         let backend = &opened.stores.backend;
         let index = backend.durable().index;
         assert!(index >= marked, "{index} after the mark of {marked}");
-        assert!(self.states.get(&index) == Some(&rows(backend)), "{index}");
+        let found = rows(backend);
+        let expected = self.states.get(&index).expect("a state");
+        let other: Vec<_> = found.iter().filter(|row| !expected.contains(row)).collect();
+        let missing: Vec<_> = expected.iter().filter(|row| !found.contains(row)).collect();
+        assert!(
+            other.is_empty() && missing.is_empty(),
+            "{index}: {other:?} instead of {missing:?}"
+        );
         let names = disk.read_dir(Path::new(SNAP_DIR)).unwrap();
         for name in names {
             let name = name.to_string_lossy().into_owned();

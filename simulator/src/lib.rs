@@ -3,7 +3,7 @@
 //! # Parts
 //!
 //! Everything below `transport`, `rpc` and `server` runs as it is; only the disk, the links between members and the clocks
-//! are simulated. One seed makes a [`plan`], the plan makes a [`world`], and a seed run twice does exactly the same.
+//! are simulated. One seed makes a [`plan`], the plan makes a `world`, and a seed run twice does exactly the same.
 //!
 //! ```text
 //! seed -> plan -> world: one queue of events by (time, sequence)      -> digest, trace, coverage

@@ -50,6 +50,12 @@ impl Invariants {
         None
     }
 
+    /// Says whether nobody is known to have led a later term.
+    pub(crate) fn is_newest_term(&self, term: u64) -> bool {
+        let newest = self.leaders.last_key_value();
+        newest.is_none_or(|(newest, _)| term >= *newest)
+    }
+
     fn compare(&mut self, number: u64, index: u64, digest: u64) -> Option<Violation> {
         let at = usize::try_from(index).ok()?;
         if self.digests.len() <= at {

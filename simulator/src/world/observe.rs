@@ -16,7 +16,8 @@ impl World {
         let (began, committed) = (leads && !running.led, view.committed());
         running.led = leads;
         let mut violation = self.invariants.look(number, running);
-        if began {
+        // Who learns late that it won an old term owes nothing of what later terms committed.
+        if began && self.invariants.is_newest_term(view.term()) {
             violation = violation.or_else(|| {
                 complete(
                     number,

@@ -1,9 +1,11 @@
 //! Leaders that change, and what must go on or end with them.
-use quorate_core::{Applied, DowngradeAction, Error, Outcome, Request, Submission, Token};
+use quorate_core::{
+    Applied, DowngradeAction, Error, MemberChange, Outcome, Request, Submission, Token,
+};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::{LeaseId, MemberId};
 
-use crate::node::Settings;
+use crate::node::{Settings, peer_url};
 use crate::random::Faults;
 use crate::world::World;
 
@@ -42,6 +44,34 @@ fn faults_n1_a_leader_without_quorum_acknowledges_nothing_and_steps_down() {
         "its return disturbs nobody"
     );
     world.settle();
+}
+
+/// Seed 424 of the simulator: a change of members waits without an end, and what waits behind it must end all the same.
+#[test]
+fn what_was_told_that_its_time_is_over_is_never_proposed() {
+    let (mut world, old) = three();
+    world.isolate(old, true, true);
+    world.run_ms(3 * ELECTION_MS);
+    let update = MemberChange::Update {
+        id: MemberId(old),
+        peer_urls: vec![peer_url(old)],
+    };
+    world.change(old, update);
+    let put = world.put(old, "late", "1");
+    world.run_ms(7_000);
+    assert!(matches!(
+        world.told_error(put),
+        Some(Error::DeadlineExceeded)
+    ));
+    world.heal();
+    world.settle();
+    let leader = world.wait_for_leader();
+    let request = pb::RangeRequest {
+        key: "late".into(),
+        ..Default::default()
+    };
+    let reader = world.nodes[&leader].member().unwrap().stores().kv.reader();
+    assert_eq!(reader.range(&request).unwrap().kvs.len(), 0);
 }
 
 #[test]

@@ -179,16 +179,10 @@ impl Member {
             }
             self.view.set_pending(self.waiters.len() as u64);
         }
-        // Callers that are gone need not wait for a leader any longer.
-        while let Some(first) = self.unproposed.front() {
-            if self
-                .waiters
-                .contains(request_id(first.get_entry_type(), &first.data))
-            {
-                break;
-            }
-            self.unproposed.pop_front();
-        }
+        // What nobody waits for any longer does not wait for a leader either: its caller may know that it was not done.
+        let waiters = &self.waiters;
+        self.unproposed
+            .retain(|e| waiters.contains(request_id(e.get_entry_type(), &e.data)));
     }
 
     /// Tells whether a request that began then may have been lost with the leader before this one.

@@ -66,6 +66,21 @@ pub struct Setup {
     pub is_direct: bool,
 }
 
+impl Setup {
+    /// Three members of these programs, in turn, with ordinary disks.
+    #[must_use]
+    pub fn three(binaries: Vec<Binary>, args: &[&str]) -> Setup {
+        Setup {
+            binaries,
+            members: 3,
+            disk: DiskKind::Plain,
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            seed: 1,
+            is_direct: false,
+        }
+    }
+}
+
 /// What clients may know about a place.
 #[derive(Debug)]
 pub struct Site {

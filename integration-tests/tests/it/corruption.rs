@@ -11,7 +11,7 @@ use prost::Message as _;
 use quorate_backend::{Backend, Options, Revision, Table};
 use quorate_core::BACKEND_FILE;
 use quorate_disk::RealDisk;
-use quorate_integration_tests::cluster::{Cluster, DiskKind, Place, Setup};
+use quorate_integration_tests::cluster::{Cluster, Place, Setup};
 use quorate_integration_tests::{Binary, Failure, Outcome};
 use quorate_proto::etcdserverpb::request_op::Request as Op;
 use quorate_proto::etcdserverpb::{
@@ -36,14 +36,7 @@ const RIGHT: &str = "right";
 const WRONG: &str = "wrong";
 
 fn start(binaries: Vec<Binary>, args: &[&str]) -> Cluster {
-    let setup = Setup {
-        binaries,
-        members: 3,
-        disk: DiskKind::Plain,
-        args: args.iter().map(|&arg| arg.to_owned()).collect(),
-        seed: 1,
-        is_direct: false,
-    };
+    let setup = Setup::three(binaries, args);
     Cluster::start(&setup).unwrap()
 }
 

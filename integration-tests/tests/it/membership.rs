@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use quorate_integration_tests::checker::Hash;
-use quorate_integration_tests::cluster::{Cluster, DiskKind, Place, Setup};
+use quorate_integration_tests::cluster::{Cluster, Place, Setup};
 use quorate_integration_tests::{Binary, Failure, Outcome};
 use quorate_proto::authpb::{Permission, permission};
 use quorate_proto::etcdserverpb::{
@@ -43,14 +43,7 @@ fn subjects() -> Vec<Vec<Binary>> {
 fn on_clusters(args: &[&str], test: fn(&mut Cluster)) {
     let _turn = one_at_a_time();
     for binaries in subjects() {
-        let setup = Setup {
-            binaries,
-            members: 3,
-            disk: DiskKind::Plain,
-            args: args.iter().map(|&arg| arg.to_owned()).collect(),
-            seed: 1,
-            is_direct: false,
-        };
+        let setup = Setup::three(binaries, args);
         let mut cluster = Cluster::start(&setup).unwrap();
         println!("{}", cluster.describe());
         test(&mut cluster);
@@ -312,14 +305,7 @@ fn changes_of_members_are_refused_while_the_cluster_is_not_whole() {
 #[test]
 fn an_old_copy_of_a_directory_harms_nobody() {
     let _turn = one_at_a_time();
-    let setup = Setup {
-        binaries: vec![Binary::quorate().unwrap()],
-        members: 3,
-        disk: DiskKind::Plain,
-        args: Vec::new(),
-        seed: 1,
-        is_direct: false,
-    };
+    let setup = Setup::three(vec![Binary::quorate().unwrap()], &[]);
     let mut cluster = Cluster::start(&setup).unwrap();
     let (leader, old) = follower(&cluster);
     fill(&cluster, leader, 20);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quorate_integration_tests::cluster::{Cluster, DiskKind, Place, Setup};
+use quorate_integration_tests::cluster::{Cluster, Place, Setup};
 use quorate_integration_tests::{Binary, Client, Failure};
 use quorate_proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
@@ -189,14 +189,7 @@ impl Under {
 #[test]
 fn a_member_that_was_paused_answers_no_stale_read_and_ends_no_lease() {
     let _turn = one_at_a_time();
-    let setup = Setup {
-        binaries: vec![Binary::quorate().unwrap()],
-        members: 3,
-        disk: DiskKind::Plain,
-        args: Vec::new(),
-        seed: 1,
-        is_direct: false,
-    };
+    let setup = Setup::three(vec![Binary::quorate().unwrap()], &[]);
     let mut under = Under {
         cluster: Cluster::start(&setup).unwrap(),
         runtime: background(),

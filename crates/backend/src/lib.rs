@@ -86,6 +86,7 @@ mod state;
 mod value_cache;
 
 mod engine;
+mod gathered;
 mod pages;
 mod superblock;
 

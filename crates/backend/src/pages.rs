@@ -25,6 +25,7 @@
 //! | a shorter length | the superblock that allows it is synced first |
 
 use crate::error::Error;
+use crate::gathered::GatheredPages;
 use crate::superblock::{Decoded, FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock};
 use crate::{Identity, Options};
 use parking_lot::{Mutex, RwLock};
@@ -48,7 +49,7 @@ const SUPERBLOCK_AT: [u64; 2] = [0, PAGE_BYTES];
 /// Checksum entry of a page that was never written.
 const UNWRITTEN: u32 = 0;
 
-const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 const GROUP: usize = 1024;
 
 /// The file under redb.
@@ -60,6 +61,10 @@ pub(crate) struct PagedFile {
     len: AtomicU64,
     head: Mutex<Head>,
     groups: RwLock<Vec<Option<Group>>>,
+    /// Pages that redb wrote since the last sync, unless they were too many.
+    gathered: GatheredPages,
+    /// Held by whoever writes.
+    writer: Mutex<()>,
     /// Set by the first failed write or sync; nothing is written after it.
     failed: AtomicBool,
     /// The first page that failed its checksum.
@@ -197,6 +202,8 @@ impl PagedFile {
                 pending: false,
             }),
             groups: RwLock::new(groups),
+            gathered: GatheredPages::default(),
+            writer: Mutex::new(()),
             failed: AtomicBool::new(false),
             damage: Mutex::new(None),
         }
@@ -240,6 +247,7 @@ impl PagedFile {
 
     /// Runs something that writes; the first failure is the last write.
     fn writing<T>(&self, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let _writer = self.writer.lock();
         if self.failed.load(Ordering::Acquire) {
             return Err(io::Error::other("an earlier write failed"));
         }
@@ -321,7 +329,7 @@ impl PagedFile {
     /// Reads pages of one group and verifies each.
     fn read_run(&self, first: u64, out: &mut [u8]) -> io::Result<()> {
         self.load_group(first / GROUP_PAGES)?;
-        read_exact_at(&*self.file, out, page_offset(first))?;
+        self.gathered.read(&*self.file, first, out)?;
         let groups = self.groups.read();
         let slot = to_usize(first / GROUP_PAGES)?;
         let Some(Some(group)) = groups.get(slot) else {
@@ -354,7 +362,7 @@ impl PagedFile {
         io::Error::new(io::ErrorKind::InvalidData, damage)
     }
 
-    /// Writes pages of one group and notes their checksums.
+    /// Writes pages of one group, now or with the next sync, and notes their checksums.
     fn write_run(&self, first: u64, data: &[u8]) -> io::Result<()> {
         self.load_group(first / GROUP_PAGES)?;
         {
@@ -368,7 +376,7 @@ impl PagedFile {
             }
             group.dirty = true;
         }
-        self.file.write_all_at(data, page_offset(first))
+        self.gathered.write(&*self.file, first, data)
     }
 
     /// Writes the checksum pages that changed.
@@ -418,6 +426,7 @@ impl PagedFile {
         drop(head);
         let shorter = len < self.len.load(Ordering::Acquire);
         if shorter {
+            self.gathered.write_out(&*self.file)?;
             self.forget_sums(len)?;
         }
         self.file.set_len(physical_len(len))?;
@@ -479,6 +488,7 @@ impl StorageBackend for Pages {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.writing(|| {
+            self.0.gathered.write_out(&*self.0.file)?;
             self.0.write_sums()?;
             let mut head = self.0.head.lock();
             self.0.sync_superblock(&mut head)
@@ -531,7 +541,7 @@ fn sums_offset(group: u64) -> u64 {
     (SUPERBLOCK_PAGES + group * (GROUP_PAGES + 1)) * PAGE_BYTES
 }
 
-fn page_offset(page: u64) -> u64 {
+pub(crate) fn page_offset(page: u64) -> u64 {
     sums_offset(page / GROUP_PAGES) + (1 + page % GROUP_PAGES) * PAGE_BYTES
 }
 

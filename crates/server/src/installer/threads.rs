@@ -10,7 +10,7 @@ use quorate_core::{Carrier, ImageError};
 use quorate_mvcc::{Options, Restoring};
 
 /// Batches that wait for the writer or for the index, each; a batch has some MiB.
-const BATCHES_AHEAD_MAX: usize = 1;
+const BATCHES_AHEAD_MAX: usize = 3;
 
 /// Reads, writes and makes the key index at the same time, on three threads.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
 use prost::Message as _;
-use quorate_proto::raftpb::Message;
+use quorate_proto::raftpb::{Message, MessageType};
 use tokio::sync::{Mutex, mpsc};
 
 use super::pool::{Call, Reply};
@@ -73,7 +73,8 @@ pub(crate) async fn run_pipeline(
         };
         let body = Bytes::from(message.encode_to_vec());
         let bytes = body.len();
-        match post(&shared, &link, body).await {
+        let repeatable = message.r#type() != MessageType::MsgProp;
+        match post(&shared, &link, body, repeatable).await {
             Ok(()) => {
                 link.activate();
                 link.counters.sent_bytes.add(bytes);
@@ -86,7 +87,8 @@ pub(crate) async fn run_pipeline(
     }
 }
 
-async fn post(shared: &Shared, link: &Link, body: Bytes) -> Result<(), Error> {
+/// Posts a message. Raft takes any twice but a proposal, which would be appended, and applied, once for each time.
+async fn post(shared: &Shared, link: &Link, body: Bytes, repeatable: bool) -> Result<(), Error> {
     let mut headers = shared.identity.request_headers();
     headers.insert(
         CONTENT_TYPE,
@@ -100,7 +102,7 @@ async fn post(shared: &Shared, link: &Link, body: Bytes) -> Result<(), Error> {
         path: "/raft".to_owned(),
         headers,
         body,
-        repeatable: true,
+        repeatable,
         time_max: shared.config.link_timeout,
         answer_bytes_max: ANSWER_BYTES_MAX,
     };

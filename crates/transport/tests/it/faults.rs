@@ -2,14 +2,17 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
 use quorate_proto::MemberId;
-use quorate_proto::raftpb::MessageType;
+use quorate_proto::raftpb::{Message, MessageType};
 use quorate_transport::{Config, ImageFile, ImageStore};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use crate::member::{
@@ -448,4 +451,86 @@ fn stopped_transport_serves_and_sends_nothing() {
         .transport
         .send(vec![message(MessageType::MsgHeartbeat, 2, 1, 78)]);
     assert_eq!(pair.two.transport.active_peers(), 0);
+}
+
+/// Answers posted messages, but for proposals: it reads them and closes the connection. Notes the kind of each.
+async fn take_posts(listener: TcpListener, kinds: Arc<Mutex<Vec<MessageType>>>) {
+    while let Ok((mut socket, _)) = listener.accept().await {
+        let kinds = Arc::clone(&kinds);
+        tokio::spawn(async move {
+            while let Some((line, body)) = read_request(&mut socket).await {
+                let mut status = "404 Not Found";
+                if line.starts_with("POST /raft ") {
+                    let kind = Message::decode(&body[..]).unwrap().r#type();
+                    kinds.lock().unwrap().push(kind);
+                    if kind == MessageType::MsgProp {
+                        return;
+                    }
+                    status = "204 No Content";
+                }
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                if socket.write_all(answer.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Reads a request's first line and body; `None` when there is none.
+async fn read_request(socket: &mut tokio::net::TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.parse().unwrap())
+    });
+    let mut body = vec![0; length.unwrap_or(0)];
+    socket.read_exact(&mut body).await.ok()?;
+    Some((head.lines().next().unwrap().to_owned(), body))
+}
+
+#[test]
+fn proposal_whose_answer_is_lost_is_not_posted_again() {
+    let runtime = runtime();
+    let kinds = Arc::new(Mutex::new(Vec::new()));
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    runtime.spawn(take_posts(listener, Arc::clone(&kinds)));
+    let member = TestMember::start(&runtime, config(1));
+    member.add_at(2, &url);
+    let count = |kind| {
+        let kinds = kinds.lock().unwrap();
+        kinds.iter().filter(|other| **other == kind).count()
+    };
+    for round in 0..20 {
+        // So that a connection is there that was used before.
+        let beats = count(MessageType::MsgHeartbeat);
+        member
+            .transport
+            .send(vec![message(MessageType::MsgHeartbeat, 1, 2, 1)]);
+        wait(&runtime, "a heartbeat is posted", || {
+            count(MessageType::MsgHeartbeat) > beats
+        });
+        member
+            .transport
+            .send(vec![message(MessageType::MsgProp, 1, 2, 1)]);
+        wait(&runtime, "the proposal is posted", || {
+            count(MessageType::MsgProp) > round
+        });
+    }
+    let beats = count(MessageType::MsgHeartbeat);
+    for _ in 0..4 {
+        member
+            .transport
+            .send(vec![message(MessageType::MsgHeartbeat, 1, 2, 1)]);
+    }
+    wait(&runtime, "heartbeats are posted", || {
+        count(MessageType::MsgHeartbeat) >= beats + 4
+    });
+    assert_eq!(count(MessageType::MsgProp), 20, "each proposal once");
 }

@@ -1,5 +1,6 @@
 //! Comparing the running digests of members of our own kind, always: a member whose state went another way is found within
 //! seconds, and stops.
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -10,7 +11,7 @@ use super::Monitor;
 use crate::calls::Calls;
 use crate::queue::{Event, Queue};
 
-/// Topic of the question for the newest digest.
+/// Topic of the question for a digest: at the index in the body, 8 bytes, big endian, or the newest when there is none.
 pub(super) const DIGEST: &str = "digest";
 /// Topic of the word that the one who is told it holds another state than a majority.
 pub(super) const DIVERGED: &str = "diverged";
@@ -57,8 +58,10 @@ async fn point(calls: &Calls, index: u64) -> Option<Point> {
 }
 
 /// Answers a member that compares.
-pub(super) async fn answer(calls: &Calls) -> Bytes {
-    point(calls, 0).await.map_or_else(Bytes::new, Point::encode)
+pub(super) async fn answer(calls: &Calls, question: &[u8]) -> Bytes {
+    let index = question.try_into().map_or(0, u64::from_be_bytes);
+    let point = point(calls, index).await;
+    point.map_or_else(Bytes::new, Point::encode)
 }
 
 /// Ends this member, which holds another state than a majority.
@@ -83,17 +86,28 @@ enum Verdict {
     Unknown(Vec<MemberId>),
 }
 
-/// Judges by the members whose digests were equal to this one's and different from it, of a cluster with so many.
-fn judge(equal: usize, different: Vec<MemberId>, members: usize) -> Verdict {
+/// Judges by what members hold at one place in the log, in a cluster with so many: a majority that holds the same is right, and
+/// without one nobody knows who is.
+fn judge(own: MemberId, digests: &[(MemberId, u64)], members: usize) -> Verdict {
+    let mut by_digest: BTreeMap<u64, Vec<MemberId>> = BTreeMap::new();
+    for (id, digest) in digests {
+        by_digest.entry(*digest).or_default().push(*id);
+    }
+    if by_digest.len() <= 1 {
+        return Verdict::Agreed;
+    }
     let quorum = members / 2 + 1;
-    if different.is_empty() {
-        Verdict::Agreed
-    } else if equal + 1 >= quorum {
-        Verdict::Others(different)
-    } else if different.len() >= quorum {
-        Verdict::Own
-    } else {
-        Verdict::Unknown(different)
+    let right = by_digest.values().find(|ids| ids.len() >= quorum);
+    let right_or_own = right.or_else(|| by_digest.values().find(|ids| ids.contains(&own)));
+    let all = digests.iter().map(|(id, _)| *id);
+    let different = all
+        .filter(|id| right_or_own.is_none_or(|ids| !ids.contains(id)))
+        .collect();
+    match right {
+        None => Verdict::Unknown(different),
+        // Whoever leads after this one finds the rest.
+        Some(right) if !right.contains(&own) => Verdict::Own,
+        Some(_) => Verdict::Others(different),
     }
 }
 
@@ -123,32 +137,51 @@ impl Monitor {
         });
     }
 
+    /// Compares this member with each of the others where that one is. Only when one differs, all are compared with each other,
+    /// at a place that all have passed.
     async fn compare_now(&self) -> Verdict {
-        let (mut equal, mut different) = (0, Vec::new());
+        let (mut differs, mut common) = (false, u64::MAX);
         let others = self.others();
-        let members = others.len() + 1;
-        for (id, _) in others {
-            if !self.transport.is_kindred(id) {
-                continue;
-            }
-            let asked = self
-                .transport
-                .exchange(id, DIGEST, Bytes::new(), TIMEOUT)
-                .await;
+        for (id, _) in &others {
             // Who does not answer, or does not know, is compared another time.
-            let Some(theirs) = asked.ok().and_then(|bytes| Point::decode(&bytes)) else {
+            let Some(theirs) = self.digest_of(*id, 0).await else {
                 continue;
             };
-            let Some(own) = point(&self.calls, theirs.index).await else {
-                continue;
-            };
-            if own.digest == theirs.digest {
-                equal += 1;
-            } else {
-                different.push(id);
+            if let Some(own) = point(&self.calls, theirs.index).await {
+                differs |= own.digest != theirs.digest;
+                common = common.min(theirs.index);
             }
         }
-        judge(equal, different, members)
+        if !differs {
+            return Verdict::Agreed;
+        }
+        let own = self.view.member_id();
+        let mut digests = Vec::new();
+        if let Some(point) = point(&self.calls, common).await {
+            digests.push((own, point.digest));
+        }
+        for (id, _) in &others {
+            if let Some(theirs) = self.digest_of(*id, common).await
+                && theirs.index == common
+            {
+                digests.push((*id, theirs.digest));
+            }
+        }
+        judge(own, &digests, others.len() + 1)
+    }
+
+    /// Asks a member of our own kind for its digest at an index, 0 for the newest.
+    async fn digest_of(&self, id: MemberId, index: u64) -> Option<Point> {
+        if !self.transport.is_kindred(id) {
+            return None;
+        }
+        let question = if index == 0 {
+            Bytes::new()
+        } else {
+            Bytes::copy_from_slice(&index.to_be_bytes())
+        };
+        let asked = self.transport.exchange(id, DIGEST, question, TIMEOUT);
+        Point::decode(&asked.await.ok()?)
     }
 
     async fn act(&self, verdict: &Verdict) {
@@ -184,16 +217,36 @@ impl Monitor {
 mod tests {
     use super::*;
 
+    /// Judges as member 1 by digests of members 1, 2 and so on; 0 stands for no answer.
+    fn judged(digests: &[u64]) -> Verdict {
+        let ids = (1..).map(MemberId);
+        let known: Vec<_> = ids.zip(digests.iter().copied()).collect();
+        let known: Vec<_> = known.into_iter().filter(|(_, d)| *d != 0).collect();
+        judge(MemberId(1), &known, digests.len())
+    }
+
     #[test]
     fn a_minority_that_differs_is_named_and_without_a_majority_nobody_is() {
         let ids = |ids: &[u64]| ids.iter().map(|id| MemberId(*id)).collect::<Vec<_>>();
-        assert_eq!(judge(0, Vec::new(), 3), Verdict::Agreed);
-        assert_eq!(judge(1, ids(&[2]), 3), Verdict::Others(ids(&[2])));
-        assert_eq!(judge(0, ids(&[2, 3]), 3), Verdict::Own);
+        assert_eq!(judged(&[7, 7, 7]), Verdict::Agreed);
+        assert_eq!(judged(&[7, 0, 0]), Verdict::Agreed);
+        assert_eq!(judged(&[7, 8, 7]), Verdict::Others(ids(&[2])));
+        assert_eq!(judged(&[7, 8, 8]), Verdict::Own);
+        assert_eq!(judged(&[7, 7, 7, 8, 9]), Verdict::Others(ids(&[4, 5])));
+        assert_eq!(judged(&[9, 7, 7, 7, 8]), Verdict::Own);
         // One of three differs, and the third is of another kind or down: nobody knows.
-        assert_eq!(judge(0, ids(&[2]), 3), Verdict::Unknown(ids(&[2])));
-        assert_eq!(judge(0, ids(&[2]), 2), Verdict::Unknown(ids(&[2])));
-        assert_eq!(judge(2, ids(&[4, 5]), 5), Verdict::Others(ids(&[4, 5])));
+        assert_eq!(judged(&[7, 8, 0]), Verdict::Unknown(ids(&[2])));
+        assert_eq!(judged(&[7, 8]), Verdict::Unknown(ids(&[2])));
+    }
+
+    #[test]
+    fn nobody_stops_when_all_differ_from_each_other() {
+        let unknown = |ids: &[u64]| Verdict::Unknown(ids.iter().map(|id| MemberId(*id)).collect());
+        assert_eq!(judged(&[7, 8, 9]), unknown(&[2, 3]));
+        assert_eq!(judged(&[7, 8, 9, 10, 11]), unknown(&[2, 3, 4, 5]));
+        // Two against two, and the fifth silent or of its own mind.
+        assert_eq!(judged(&[7, 8, 8, 7, 9]), unknown(&[2, 3, 5]));
+        assert_eq!(judged(&[7, 8, 8, 7, 0]), unknown(&[2, 3]));
     }
 
     #[test]

@@ -158,11 +158,11 @@ impl Service for PeerService {
         })
     }
 
-    fn exchange(&self, topic: String, _body: Bytes) -> Answer<Result<Bytes, Refusal>> {
+    fn exchange(&self, topic: String, body: Bytes) -> Answer<Result<Bytes, Refusal>> {
         let this = self.clone();
         Box::pin(async move {
             match &topic[..] {
-                digests::DIGEST => Ok(digests::answer(&this.calls).await),
+                digests::DIGEST => Ok(digests::answer(&this.calls, &body).await),
                 digests::DIVERGED => {
                     digests::stop_diverged(&this.queue);
                     Ok(Bytes::new())

@@ -72,6 +72,13 @@ impl Pair {
         });
     }
 
+    /// Waits until the first member has heard that its dials succeeded: the second one's streams are open a moment before.
+    fn wait_until_active(&self) {
+        wait(&self.runtime, "peer is active", || {
+            self.one.transport.active_since(MemberId(2)).is_some()
+        });
+    }
+
     /// Everything that arrived was sent like that.
     fn assert_all_true(&self, sent: impl Fn(u64) -> Bytes) {
         for member in [&self.one, &self.two] {
@@ -119,7 +126,7 @@ fn links_come_back_after_every_weather() {
 #[test]
 fn closed_network_makes_peers_inactive_and_reports_them_unreachable() {
     let pair = Pair::start(|_| {});
-    assert!(pair.one.transport.active_since(MemberId(2)).is_some());
+    pair.wait_until_active();
     pair.proxies.iter().for_each(|proxy| proxy.close(true));
     wait(&pair.runtime, "peer is inactive and unreachable", || {
         pair.one
@@ -133,7 +140,7 @@ fn closed_network_makes_peers_inactive_and_reports_them_unreachable() {
     });
     pair.proxies.iter().for_each(|proxy| proxy.close(false));
     pair.wait_for_messages(5);
-    assert!(pair.one.transport.active_since(MemberId(2)).is_some());
+    pair.wait_until_active();
 }
 
 #[test]

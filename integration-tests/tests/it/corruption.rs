@@ -34,6 +34,7 @@ const DIVERGED: &str = "this member holds another state than a majority of the c
 const KEY: &str = "damaged";
 const RIGHT: &str = "right";
 const WRONG: &str = "wrong";
+const WORSE: &str = "worse";
 
 fn start(binaries: Vec<Binary>, args: &[&str]) -> Cluster {
     let setup = Setup::three(binaries, args);
@@ -87,7 +88,7 @@ fn log(cluster: &Cluster, place: Place) -> String {
 
 /// Changes a value in the database of a member that is down. Index, digest and checksums stay those of the right state, as if
 /// the member had written this itself.
-fn damage(cluster: &Cluster, place: Place) {
+fn damage(cluster: &Cluster, place: Place, value: &'static str) {
     let snap = cluster.member(place).data_dir().join("member/snap");
     let path = snap.join(BACKEND_FILE);
     let options = Options {
@@ -110,7 +111,7 @@ fn damage(cluster: &Cluster, place: Place) {
     read.visit_revisions(from, to, look).unwrap();
     drop(read);
     let (key, mut kv) = found.expect("the value has reached the database");
-    kv.value = WRONG.into();
+    kv.value = value.into();
     let mut txn = backend.maintenance().unwrap();
     txn.put(Table::Key, key.as_bytes(), kv.encode_to_vec().into());
     txn.commit().unwrap();
@@ -132,27 +133,31 @@ fn damage_at(cluster: &mut Cluster, leader: Place, damaged: Place) {
     cluster.converge().unwrap();
     cluster.begin_stop(damaged).unwrap();
     cluster.end_stop(damaged).unwrap();
-    damage(cluster, damaged);
+    damage(cluster, damaged, WRONG);
 }
 
 fn start_damaged(cluster: &mut Cluster, damaged: Place) {
+    start_with(cluster, damaged, WRONG);
+}
+
+fn start_with(cluster: &mut Cluster, damaged: Place, wrong: &str) {
     cluster.begin_start(damaged).unwrap();
     cluster.end_start(damaged).unwrap();
     cluster.converge().unwrap();
     assert_eq!(
         value(cluster, damaged, true).unwrap(),
-        WRONG,
+        wrong,
         "the damage works"
     );
 }
 
-/// Writes one thing where the right value stands, and another where the wrong one does.
+/// Writes one thing where the right value stands, and another where a wrong one does, each in its own way.
 fn decide(cluster: &Cluster, place: Place) -> Result<TxnResponse, Status> {
-    let compare = Compare {
+    let holds = |value: &str| Compare {
         result: compare::CompareResult::Equal.into(),
         target: compare::CompareTarget::Value.into(),
         key: KEY.into(),
-        target_union: Some(compare::TargetUnion::Value(RIGHT.into())),
+        target_union: Some(compare::TargetUnion::Value(value.to_owned().into())),
         ..Compare::default()
     };
     let put = |value: &str| RequestOp {
@@ -162,10 +167,17 @@ fn decide(cluster: &Cluster, place: Place) -> Result<TxnResponse, Status> {
             ..PutRequest::default()
         })),
     };
+    let wrong = TxnRequest {
+        compare: vec![holds(WRONG)],
+        success: vec![put("no")],
+        failure: vec![put("never")],
+    };
     let request = TxnRequest {
-        compare: vec![compare],
+        compare: vec![holds(RIGHT)],
         success: vec![put("yes")],
-        failure: vec![put("no")],
+        failure: vec![RequestOp {
+            request: Some(Op::RequestTxn(wrong)),
+        }],
     };
     cluster.ask(place, "KV/Txn", request)
 }
@@ -319,6 +331,29 @@ fn without_a_majority_that_agrees_the_alarm_names_nobody() {
     };
     assert_alarmed(&cluster, right, 0);
     assert_eq!(cluster.running().len(), 2, "nobody stops");
+}
+
+/// D3: the same when all three differ from each other: whoever leads, nobody stops.
+#[test]
+fn when_all_differ_from_each_other_nobody_stops_and_the_alarm_names_nobody() {
+    let _turn = one_at_a_time();
+    let mut cluster = three(&[]);
+    let (leader, damaged) = with_damage(&mut cluster);
+    start_damaged(&mut cluster, damaged);
+    let places = cluster.places();
+    let is_sound = |place: &&Place| ![leader, damaged].contains(place);
+    let worse = *places.iter().find(is_sound).unwrap();
+    cluster.begin_stop(worse).unwrap();
+    cluster.end_stop(worse).unwrap();
+    damage(&cluster, worse, WORSE);
+    start_with(&mut cluster, worse, WORSE);
+    let right = leader;
+    eventually("a transaction", || Ok(decide(&cluster, right)?));
+    assert_alarmed(&cluster, right, 0);
+    assert_eq!(cluster.running().len(), 3, "nobody stops");
+    for place in places {
+        assert!(!log(&cluster, place).contains(DIVERGED));
+    }
 }
 
 /// D3: a member that is to look before it serves does not serve.

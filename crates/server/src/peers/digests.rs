@@ -86,8 +86,8 @@ enum Verdict {
     Unknown(Vec<MemberId>),
 }
 
-/// Judges by what members hold at one place in the log, in a cluster with so many: a majority that holds the same is right, and
-/// without one nobody knows who is.
+/// Judges by what members, this one among them, hold at one place in the log, in a cluster with so many: a majority that holds the
+/// same is right, and without one nobody knows who is.
 fn judge(own: MemberId, digests: &[(MemberId, u64)], members: usize) -> Verdict {
     let mut by_digest: BTreeMap<u64, Vec<MemberId>> = BTreeMap::new();
     for (id, digest) in digests {
@@ -138,9 +138,9 @@ impl Monitor {
     }
 
     /// Compares this member with each of the others where that one is. Only when one differs, all are compared with each other,
-    /// at a place that all have passed.
+    /// at the first place where one is known to.
     async fn compare_now(&self) -> Verdict {
-        let (mut differs, mut common) = (false, u64::MAX);
+        let (mut place, mut known) = (u64::MAX, 0);
         let others = self.others();
         for (id, _) in &others {
             // Who does not answer, or does not know, is compared another time.
@@ -148,26 +148,33 @@ impl Monitor {
                 continue;
             };
             if let Some(own) = point(&self.calls, theirs.index).await {
-                differs |= own.digest != theirs.digest;
-                common = common.min(theirs.index);
+                known += 1;
+                if own.digest != theirs.digest {
+                    place = place.min(theirs.index);
+                }
             }
         }
-        if !differs {
+        if place == u64::MAX {
             return Verdict::Agreed;
         }
         let own = self.view.member_id();
-        let mut digests = Vec::new();
-        if let Some(point) = point(&self.calls, common).await {
-            digests.push((own, point.digest));
-        }
+        // It may have been forgotten meanwhile, with a snapshot that came.
+        let Some(here) = point(&self.calls, place).await else {
+            return Verdict::Agreed;
+        };
+        let mut digests = vec![(own, here.digest)];
         for (id, _) in &others {
-            if let Some(theirs) = self.digest_of(*id, common).await
-                && theirs.index == common
+            if let Some(theirs) = self.digest_of(*id, place).await
+                && theirs.index == place
             {
                 digests.push((*id, theirs.digest));
             }
         }
-        judge(own, &digests, others.len() + 1)
+        match judge(own, &digests, others.len() + 1) {
+            // Who is not there yet will say who is right.
+            Verdict::Unknown(_) if digests.len() <= known => Verdict::Agreed,
+            verdict => verdict,
+        }
     }
 
     /// Asks a member of our own kind for its digest at an index, 0 for the newest.

@@ -169,7 +169,7 @@ impl AuthStore {
     }
 
     /// Gives a token to a user whose password the proposer has checked, and returns it. `index` is the log index of the
-    /// entry, `simple_token` the letters that the proposer has made up.
+    /// entry before, `simple_token` the letters that the proposer has made up.
     ///
     /// # Errors
     /// [`Error::AuthNotEnabled`]; [`Error::AuthFailed`] when there is no such user any more, when it has no password, and

@@ -208,12 +208,11 @@ impl Stores {
                 });
             }
             Request::Authenticate(r) => {
-                return Ok(AuthAnswer::Token(auth.authenticate(
-                    &r.name,
-                    &r.simple_token,
-                    ctx.index,
-                    ctx.now_ms,
-                )?));
+                // Members of both kinds must give the same name: etcd takes the consistent index, which is that of the entry
+                // before. Source: etcd v3.7.1 server/etcdserver/apply/backend.go Authenticate.
+                let (letters, index) = (&r.simple_token, ctx.index - 1);
+                let token = auth.authenticate(&r.name, letters, index, ctx.now_ms)?;
+                return Ok(AuthAnswer::Token(token));
             }
             Request::AuthUserAdd(r) => auth.user_add(txn, r)?,
             Request::AuthUserDelete(r) => auth.user_delete(txn, r)?,

@@ -1,4 +1,4 @@
-use quorate_core::{Applied, AutoCompaction, Error, Outcome, Request, Submission};
+use quorate_core::{Applied, AuthAnswer, AutoCompaction, Error, Outcome, Request, Submission};
 use quorate_disk::CrashPolicy;
 use quorate_proto::LeaseId;
 use quorate_proto::etcdserverpb as pb;
@@ -451,4 +451,39 @@ fn a_cancelled_late_renewal_leaves_nothing_behind() {
     harness.collect();
     harness.sync();
     assert!(harness.reply(token).is_none());
+}
+
+/// etcd's members give the same name, so that a token of one kind of member is good on the other.
+#[test]
+fn a_token_is_named_after_the_entry_before_its_own() {
+    let mut harness = started();
+    let (root, hash) = ("root".to_owned(), "aGFzaA==".to_owned());
+    let setup = [
+        Request::AuthUserAdd(pb::AuthUserAddRequest {
+            name: root.clone(),
+            hashed_password: hash,
+            ..Default::default()
+        }),
+        Request::AuthRoleAdd(pb::AuthRoleAddRequest { name: root.clone() }),
+        Request::AuthUserGrantRole(pb::AuthUserGrantRoleRequest {
+            user: root.clone(),
+            role: root.clone(),
+        }),
+        Request::AuthEnable(pb::AuthEnableRequest {}),
+    ];
+    for request in setup {
+        let outcome = harness.call(request);
+        assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
+    }
+    let before = harness.member.view().applied();
+    let outcome = harness.call(Request::Authenticate(pb::InternalAuthenticateRequest {
+        name: root,
+        simple_token: "letters".to_owned(),
+        ..Default::default()
+    }));
+    let expected = format!("letters.{before}");
+    assert!(
+        matches!(&outcome, Outcome::Applied(Applied::Auth { answer: AuthAnswer::Token(token), .. }) if *token == expected),
+        "{outcome:?}"
+    );
 }

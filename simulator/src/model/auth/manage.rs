@@ -83,7 +83,7 @@ impl Auth {
         if user.secret.is_none() {
             return Err(Refusal::AuthFailed);
         }
-        let token = format!("{}.{index}", request.simple_token);
+        let token = format!("{}.{}", request.simple_token, index - 1);
         self.tokens.insert(token.clone(), request.name.clone());
         Ok(AuthReply::Token(token))
     }

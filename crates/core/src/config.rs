@@ -45,6 +45,8 @@ pub struct Config {
     pub batch_bytes: u64,
     /// Whether changes of members that would endanger the quorum are refused.
     pub strict_reconfig_check: bool,
+    /// Milliseconds between looks at whether a downgrade is complete; 0: never.
+    pub downgrade_check_ms: u64,
     /// Version that a cluster of members like this one agrees on, as `X.Y.0`.
     pub cluster_version: String,
 }

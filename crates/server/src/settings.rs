@@ -103,6 +103,7 @@ pub(crate) fn member_config(config: &Config, opened: &Opened) -> quorate_core::C
         start_unix_ms: ms(unix),
         batch_bytes: BATCH_BYTES,
         strict_reconfig_check: config.strict_reconfig_check,
+        downgrade_check_ms: ms(config.downgrade_check_time),
         cluster_version: version::CLUSTER_VERSION.to_owned(),
     }
 }

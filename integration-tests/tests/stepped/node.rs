@@ -40,6 +40,8 @@ pub(crate) struct Running {
     pub(crate) saves: VecDeque<SnapshotToSave>,
     pub(crate) install: Option<SnapshotInstall>,
     pub(crate) peers: BTreeSet<u64>,
+    /// Whether it has published itself.
+    pub(crate) ready: bool,
     /// Up to where digests were compared.
     pub(crate) compared: u64,
 }
@@ -108,6 +110,7 @@ fn config(node: &Node, now_ms: u64) -> Config {
         seed: node.seed ^ node.epoch.wrapping_mul(0x9e37_79b9),
         start_unix_ms: 1_000_000 + now_ms + node.epoch,
         batch_bytes: 1 << 12,
+        downgrade_check_ms: 5_000,
         strict_reconfig_check: node.settings.strict,
         cluster_version: node.settings.version.to_owned(),
     }
@@ -225,6 +228,7 @@ impl Node {
             saves: VecDeque::new(),
             install: None,
             peers: BTreeSet::new(),
+            ready: false,
             compared,
         });
     }

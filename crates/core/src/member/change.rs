@@ -50,6 +50,19 @@ pub(super) struct Versions {
     needed: Option<(Version, u64)>,
     /// When it may be told again that the storage version stays behind.
     tell_ms: u64,
+    /// When the next look at the downgrade under way is due.
+    look_ms: u64,
+    /// Whether it has come: the next answers are looked at.
+    is_look_due: bool,
+}
+
+impl Versions {
+    pub(super) fn new(look_ms: u64) -> Self {
+        Self {
+            look_ms,
+            ..Self::default()
+        }
+    }
 }
 
 impl Member {
@@ -246,6 +259,7 @@ impl Member {
         if self.now_ms < self.versions.proposed_until_ms {
             return;
         }
+        let looks = std::mem::take(&mut self.versions.is_look_due);
         let cluster = &self.stores.cluster;
         let target = cluster.downgrade();
         let request = match versions::decide(cluster.parsed_version(), target, members) {
@@ -258,7 +272,7 @@ impl Member {
                     ver: version.to_string(),
                 })
             }
-            None => match target.filter(|target| versions::all_run(*target, members)) {
+            None => match target.filter(|target| looks && versions::all_run(*target, members)) {
                 None => return,
                 Some(target) => {
                     let notice = Notice::Downgraded(target.to_string());
@@ -276,6 +290,7 @@ impl Member {
 
     /// Has the versions of members asked for when it is time; a member that is alone knows them.
     pub(super) fn watch_versions(&mut self, entries: &mut Vec<Entry>) {
+        self.look_at_downgrade();
         if self.stores.cluster.members().count() == 1 {
             let own = Version::parse(&self.config.cluster_version);
             return self.settle_version(&[(self.config.member_id, own)], entries);
@@ -283,6 +298,20 @@ impl Member {
         if self.now_ms >= self.versions.ask_ms {
             self.versions.ask_ms = self.now_ms + ASK_VERSIONS_MS;
             self.actions.ask_versions = true;
+        }
+    }
+
+    /// Has a look taken, every so often, at whether a downgrade is complete.
+    ///
+    /// Source: etcd v3.7.1 server/etcdserver/server.go monitorDowngrade.
+    fn look_at_downgrade(&mut self) {
+        let every_ms = self.config.downgrade_check_ms;
+        if every_ms > 0 && self.now_ms >= self.versions.look_ms {
+            self.versions.look_ms = self.now_ms + every_ms;
+            if self.stores.cluster.downgrade().is_some() {
+                self.versions.is_look_due = true;
+                self.versions.ask_ms = 0;
+            }
         }
     }
 

@@ -111,3 +111,31 @@ fn what_the_lower_version_knows_holds_nothing_up() {
     downgrade(&mut harness, true, "3.6.0");
     assert_eq!(versions(&harness), ("3.6.0".into(), "3.6.0".into()));
 }
+
+#[test]
+fn a_complete_downgrade_ends_when_the_next_look_is_due() {
+    for (check_ms, ends) in [(2_000, true), (0, false)] {
+        let mut harness = started();
+        downgrade(&mut harness, true, "3.6.0");
+        let target = |harness: &Harness| harness.member.view().downgrade_target();
+        assert_eq!(target(&harness).as_deref(), Some("3.6.0"));
+        // The program is replaced by one of the version before.
+        let older = Config {
+            cluster_version: "3.6.0".to_owned(),
+            downgrade_check_ms: check_ms,
+            ..rarely_saving()
+        };
+        harness = harness.crash(&CrashPolicy::KeepAll, older);
+        harness.sync();
+        let before = harness.now_ms;
+        let is_over = |harness: &Harness| target(harness).is_none();
+        while !is_over(&harness) && harness.now_ms < before + 20_000 {
+            harness.run_ms(100);
+            harness.sync();
+        }
+        assert_eq!(is_over(&harness), ends);
+        let took_ms = harness.now_ms - before;
+        assert!(took_ms >= 1_800, "looked after {took_ms} ms");
+        assert_eq!(versions(&harness), ("3.6.0".into(), "3.6.0".into()));
+    }
+}

@@ -52,6 +52,7 @@ pub(crate) fn config() -> Config {
         seed: 1,
         start_unix_ms: 1_000,
         batch_bytes: 1 << 16,
+        downgrade_check_ms: 5_000,
         strict_reconfig_check: true,
         cluster_version: "3.7.0".to_owned(),
     }

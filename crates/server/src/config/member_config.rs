@@ -53,6 +53,8 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// Whether changes of members that cost the quorum are refused.
     pub strict_reconfig_check: bool,
+    /// Time between looks at whether a downgrade is complete; zero: never.
+    pub downgrade_check_time: Duration,
     /// Most learners among the members.
     pub max_learners: usize,
     /// Size of the database above which writes are refused, as set: 0 is the default of 2 GiB, negative is none.
@@ -229,6 +231,7 @@ impl Config {
             auth_token_ttl: Duration::from_secs(flags.uint("auth-token-ttl")),
             warning_apply_duration: duration(flags, "warning-apply-duration"),
             force_new_cluster: flags.switch("force-new-cluster"),
+            downgrade_check_time: duration(flags, "downgrade-check-time"),
             corrupt_check_time: duration(flags, "corrupt-check-time"),
             compact_hash_check_time: duration(flags, "compact-hash-check-time"),
             warning_unary_request_duration: or_default(

@@ -105,6 +105,7 @@ impl Config {
             .text("auto-compaction-interval", retention)
             .text("backend-batch-interval", print(self.backend_batch_interval))
             .switch("unsafe-no-fsync", self.unsafe_no_fsync)
+            .text("downgrade-check-interval", print(self.downgrade_check_time))
             .uint("max-learners", self.max_learners as u64)
             .text("v2-deprecation", "write-only")
     }

@@ -20,9 +20,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "Defragments at the start when that frees at least this much (0: never)."),
     flag("max-learners", Kind::Int, "1", Effect::Built,
         "Most learners among the members."),
-    flag("downgrade-check-time", Kind::Duration, "5s",
-        Effect::Accepted("the leader looks whenever it asks for the members' versions"),
-        "Time between looks at the state of a downgrade."),
+    flag("downgrade-check-time", Kind::Duration, "5s", Effect::Built,
+        "Time between looks at whether a downgrade is complete (0: never)."),
 ];
 
 #[rustfmt::skip]

@@ -133,13 +133,14 @@ impl Transport {
         Ok(())
     }
 
-    /// Changes where a peer is reached; a peer that is not there is ignored.
+    /// Changes where a peer is reached. One that is not there, because it had no URL of use before, is added.
     ///
     /// # Errors
     ///
-    /// [`Error::Url`] if there is no URL or one is none.
+    /// [`Error::Url`] if there is no URL or one is none; [`Error::Stopped`].
     pub fn update_peer(&self, id: MemberId, urls: &[String]) -> Result<(), Error> {
         let parsed = PeerUrl::parse_all(urls)?;
+        self.add_peer(id, urls)?;
         if let Some(peer) = self.shared.peers.read().get(&id) {
             peer.link.picker.update(parsed);
             tracing::info!(

@@ -186,6 +186,13 @@ fn urls_of_a_peer_are_tried_in_turn_and_changed() {
         one.metrics(2).streams_open == 2
     });
     assert!(two.transport.add_peer(MemberId(3), &[]).is_err());
+    let three = TestMember::start(&runtime, config(3));
+    three.add(&two);
+    let right = std::slice::from_ref(&three.url);
+    two.transport.update_peer(MemberId(3), right).unwrap();
+    wait(&runtime, "member without a URL is reached at last", || {
+        two.metrics(3).streams_open == 2 && three.metrics(2).streams_open == 2
+    });
     assert!(
         two.transport
             .update_peer(MemberId(1), &["nonsense".to_owned()])

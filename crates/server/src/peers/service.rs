@@ -1,5 +1,5 @@
 //! What other members ask of this one over HTTP.
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +8,8 @@ use quorate_core::{Error, LiveStores, MemberChange, Outcome, Submission, View};
 use quorate_proto::etcdserverpb::Member;
 use quorate_proto::{LeaseId, MemberId};
 use quorate_rpc::Clock;
-use quorate_transport::{Answer, HashKv, Refusal, Service, TimeToLive, Versions};
+use quorate_transport::{Answer, HashKv, Refusal, Service, TimeToLive, Transport, Versions};
+use tokio::time::Instant;
 
 use super::digests;
 use crate::calls::Calls;
@@ -20,6 +21,8 @@ use crate::version;
 const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often that is looked at.
 const APPLY_LOOK: Duration = Duration::from_millis(5);
+/// How long to wait before the leader is asked again.
+const FORWARD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers other members from the stores and the engine. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +33,10 @@ pub(crate) struct PeerService {
     pub(crate) live: LiveStores,
     pub(crate) auth: AuthReader,
     pub(crate) clock: Clock,
+    /// The way to the leader, once there are links.
+    pub(crate) transport: Arc<OnceLock<Transport>>,
+    /// How long a request may wait.
+    pub(crate) timeout: Duration,
 }
 
 impl PeerService {
@@ -44,6 +51,64 @@ impl PeerService {
         tokio::time::timeout(APPLY_TIMEOUT, look)
             .await
             .map_err(|_| Refusal::NotCaughtUp)
+    }
+
+    /// Promotes here or on the leader, whoever that turns out to be.
+    ///
+    /// Source: etcd v3.7.1 server/etcdserver/server.go PromoteMember.
+    async fn promote_anywhere(
+        &self,
+        id: MemberId,
+        token: Option<String>,
+    ) -> Result<Vec<Member>, Refusal> {
+        let ends = Instant::now() + self.timeout;
+        loop {
+            let change = MemberChange::Promote { id };
+            let ask = |token| Submission::ChangeMembers { token, change };
+            let leader = match self.calls.ask(ask).await {
+                Outcome::Members { members, .. } => return Ok(members),
+                Outcome::Failed(Error::NotLeader { leader }) => leader,
+                other => return Err(refusal(other)),
+            };
+            let left = ends.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(refusal(Outcome::Failed(Error::Timeout)));
+            }
+            if let Some(transport) = self.transport.get()
+                && leader.0 != 0
+                && leader != self.view.member_id()
+            {
+                let urls = self
+                    .view
+                    .members()
+                    .iter()
+                    .find(|m| m.id == leader.0)
+                    .map_or_else(Vec::new, |m| m.peer_ur_ls.clone());
+                match transport.promote_on(urls, id, token.clone(), left).await {
+                    Ok(members) => return Ok(members),
+                    Err(quorate_transport::Error::Refused(
+                        refused @ (Refusal::MemberNotFound
+                        | Refusal::NotLearner
+                        | Refusal::LearnerNotReady),
+                    )) => return Err(refused),
+                    // It does not lead any more, or cannot be reached.
+                    Err(_) => {}
+                }
+            }
+            tokio::time::sleep(FORWARD_PAUSE).await;
+        }
+    }
+
+    /// Says whether a member that does not lead knows of a lease.
+    async fn knows_lease(&self, id: LeaseId) -> bool {
+        match self
+            .calls
+            .ask(|token| Submission::LeaseLeases { token })
+            .await
+        {
+            Outcome::LeaseLeases(leases) => leases.contains(&id),
+            _ => true,
+        }
     }
 
     fn is_root(&self, token: Option<&str>) -> Result<(), quorate_auth::Error> {
@@ -94,12 +159,7 @@ impl Service for PeerService {
             this.catch_up().await?;
             this.is_root(token.as_deref())
                 .map_err(|e| Refusal::Other(e.to_string()))?;
-            let change = MemberChange::Promote { id };
-            let ask = |token| Submission::ChangeMembers { token, change };
-            match this.calls.ask(ask).await {
-                Outcome::Members { members, .. } => Ok(members),
-                other => Err(refusal(other)),
-            }
+            this.promote_anywhere(id, token).await
         })
     }
 
@@ -153,6 +213,10 @@ impl Service for PeerService {
                     granted_ttl_s: granted_s,
                     keys,
                 }),
+                // What nobody knows is missed first.
+                Outcome::Failed(Error::NotLeader { .. }) if !this.knows_lease(id).await => {
+                    Err(Refusal::LeaseNotFound)
+                }
                 other => Err(refusal(other)),
             }
         })

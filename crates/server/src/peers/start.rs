@@ -1,6 +1,6 @@
 //! Starting the links to other members.
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -45,6 +45,9 @@ pub(crate) fn start(start: Start<'_>) -> Result<Links, String> {
     let states = States::new(view.clone());
     let images = ImageDirectory::open(&start.installer.place.snap_dir)
         .map_err(|e| format!("cannot use the directory of snapshots: {e}"))?;
+    let election_ms = ms(start.config.election_timeout());
+    let timeout = Duration::from_millis(quorate_core::request_timeout_ms(election_ms));
+    let to_leader = Arc::new(OnceLock::new());
     let parts = Parts {
         receiver: Arc::new(Inlet {
             queue: start.queue.clone(),
@@ -57,12 +60,16 @@ pub(crate) fn start(start: Start<'_>) -> Result<Links, String> {
             live: start.handles.live.clone(),
             auth: start.handles.auth.clone(),
             clock: start.clock,
+            transport: Arc::clone(&to_leader),
+            timeout,
         }),
         images: Arc::new(states.clone()),
         store: Arc::new(images),
     };
     let transport = Transport::start(settings(&start), parts, runtime.clone())
         .map_err(|e| format!("cannot start the links to other members: {e}"))?;
+    // It is the only one that sets it.
+    let _ = to_leader.set(transport.clone());
     for listener in start.listeners {
         let address = transport
             .listen(listener)
@@ -75,7 +82,6 @@ pub(crate) fn start(start: Start<'_>) -> Result<Links, String> {
             tracing::warn!("remote-peer-id" = %id, urls = ?member.peer_ur_ls, "cannot reach a member of the cluster");
         }
     }
-    let election_ms = ms(start.config.election_timeout());
     let monitor = Monitor {
         transport: transport.clone(),
         runtime: runtime.clone(),
@@ -84,7 +90,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<Links, String> {
         auth: start.handles.auth.clone(),
         calls: start.calls.clone(),
         queue: start.queue.clone(),
-        timeout: Duration::from_millis(quorate_core::request_timeout_ms(election_ms)),
+        timeout,
     };
     watch(start.config, &monitor, start.is_new)?;
     Ok(Links {

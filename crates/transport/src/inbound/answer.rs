@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::{Method, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 
 use crate::codec::Chunks;
@@ -94,6 +94,32 @@ pub(super) fn method_not_allowed(allowed: Option<&'static str>) -> Answer {
     if let Some(allowed) = allowed {
         let allowed = HeaderValue::from_static(allowed);
         answer.headers_mut().insert(ALLOW, allowed);
+    }
+    answer
+}
+
+/// Sends the client to another path, which holds no byte that has a meaning in a header.
+pub(super) fn redirect(method: &Method, location: &str) -> Answer {
+    let status = StatusCode::TEMPORARY_REDIRECT;
+    let mut answer = if method == Method::GET || method == Method::HEAD {
+        let mut link = String::new();
+        for c in location.chars() {
+            match c {
+                '&' => link.push_str("&amp;"),
+                '<' => link.push_str("&lt;"),
+                '>' => link.push_str("&gt;"),
+                '"' => link.push_str("&#34;"),
+                '\'' => link.push_str("&#39;"),
+                other => link.push(other),
+            }
+        }
+        let text = format!("<a href=\"{link}\">Temporary Redirect</a>.\n\n");
+        whole(status, "text/html; charset=utf-8", text)
+    } else {
+        answer(status, AnswerBody::Whole(None))
+    };
+    if let Ok(location) = HeaderValue::from_str(location) {
+        answer.headers_mut().insert(LOCATION, location);
     }
     answer
 }

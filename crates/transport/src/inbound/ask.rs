@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use prost::Message as _;
 use quorate_proto::etcdserverpb::{
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse, ResponseHeader,
@@ -13,7 +14,7 @@ use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use quorate_proto::{LeaseId, MemberId};
 
 use super::answer::{Answer, error, method_not_allowed, whole};
-use super::route::read_body;
+use super::route::{close, read_body};
 use crate::headers::CLUSTER_ID;
 use crate::json;
 use crate::outbound::now_ns;
@@ -60,11 +61,14 @@ pub(super) fn version(shared: &Arc<Shared>, request: &Request<Incoming>) -> Answ
 }
 
 /// Promotes a learner: `POST /members/promote/ID`.
-pub(super) async fn promote(shared: &Arc<Shared>, request: &Request<Incoming>) -> Answer {
+pub(super) async fn promote(
+    shared: &Arc<Shared>,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Answer {
     if request.method() != Method::POST {
         return method_not_allowed(Some("POST"));
     }
-    let path = request.uri().path();
     let id = path.strip_prefix(PROMOTE_PREFIX).unwrap_or_default();
     let is_number = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
     let Some(id) = id.parse().ok().filter(|_| is_number) else {
@@ -190,7 +194,12 @@ async fn lease_body(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<
         .await
         .map_err(|cause| match cause {
             Error::TooLarge { .. } => {
-                error(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")
+                let text = "request body too large";
+                let mut refused = error(StatusCode::PAYLOAD_TOO_LARGE, text);
+                close(&mut refused);
+                let phrase = ReasonPhrase::from_static(b"Request Entity Too Large");
+                refused.extensions_mut().insert(phrase);
+                refused
             }
             _ => error(StatusCode::BAD_REQUEST, "error reading body"),
         })

@@ -2,6 +2,7 @@
 mod answer;
 mod ask;
 mod kindred;
+mod path;
 mod raft;
 mod route;
 mod snapshot;

@@ -1,21 +1,18 @@
 //! Messages by post, and streams that other members open.
 use std::sync::Arc;
 
-use http::header::{CONNECTION, HeaderValue};
+use http::header::HeaderValue;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use quorate_proto::MemberId;
 use quorate_proto::raftpb::Message;
 
-use super::answer::{
-    Answer, Refused, error, method_not_allowed, no_content, stream as begin, whole,
-};
-use super::route::{check_sender, read_body, remember, remember_sender};
+use super::answer::{Answer, Refused, error, method_not_allowed, no_content, stream as begin};
+use super::route::{check_sender, close, read_body, remember, remember_sender};
 use crate::codec::{StreamKind, decode_message};
 use crate::headers::{
     CLUSTER_ID, CRC32, RAFT_TO, SERVER_VERSION, checksum_in, checksum_of, parse_id, seal,
 };
-use crate::json;
 use crate::shared::Shared;
 
 /// Longest message by post. The pipeline is the fallback of the streams; what is longer waits for one.
@@ -64,47 +61,36 @@ async fn take_message(shared: &Arc<Shared>, request: Request<Incoming>) -> Answe
     let from = MemberId(message.from());
     let counters = shared.registry.of_sender(Some(from));
     counters.received_bytes.add(body.len());
-    if let Err(refused) = check_message(shared, &message) {
-        return *refused;
+    if check_message(shared, &message).is_ok() {
+        if is_paused(shared, from) || shared.receiver.messages(vec![message]) == 0 {
+            return no_content();
+        }
+        counters.received_failures.add(1);
     }
-    if is_paused(shared, from) {
-        return no_content();
-    }
-    if shared.receiver.messages(vec![message]) == 0 {
-        return no_content();
-    }
-    counters.received_failures.add(1);
-    let mut answer = error(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "error processing raft message",
-    );
-    let close = HeaderValue::from_static("close");
-    answer.headers_mut().insert(CONNECTION, close);
-    answer
+    let text = "error processing raft message";
+    let mut refused = error(StatusCode::INTERNAL_SERVER_ERROR, text);
+    close(&mut refused);
+    refused
 }
 
-/// Refuses messages of removed members, and those that are for another member.
+/// Refuses messages of removed members, and those that are for another member; says why.
 ///
-/// Source: etcd v3.7.1 server/etcdserver/server.go `Process`.
-/// Differs from etcd: a message for another member is answered with 412, not 403. A 403 makes an etcd member end itself as
-/// removed, which it is not: it may merely lag, and post to an address that a new member has taken over.
-pub(super) fn check_message(shared: &Shared, message: &Message) -> Result<(), Refused> {
+/// That is no 403, though etcd's code means it to be: the binary says 500 for whatever a member cannot process. Who was removed
+/// is told so on its streams.
+///
+/// Source: etcd v3.7.1 server/etcdserver/server.go `Process`, api/rafthttp/http.go `writerToResponse`.
+pub(super) fn check_message(shared: &Shared, message: &Message) -> Result<(), &'static str> {
     let from = MemberId(message.from());
     if shared.service.is_removed(from) {
         tracing::warn!("removed-member-id" = %from, "rejected Raft message from removed member");
-        let text = json::write_error("cannot process message from removed member");
-        let refused = whole(StatusCode::FORBIDDEN, "application/json", text);
-        return Err(Box::new(refused));
+        return Err("cannot process message from removed member");
     }
     if MemberId(message.to()) != shared.identity.member_id {
         tracing::warn!(
             "mismatch-member-id" = %MemberId(message.to()),
             "rejected Raft message to mismatch member"
         );
-        return Err(refuse(
-            StatusCode::PRECONDITION_FAILED,
-            "cannot process message to mismatch member",
-        ));
+        return Err("cannot process message to mismatch member");
     }
     Ok(())
 }
@@ -131,13 +117,13 @@ pub(super) fn is_kindred(shared: &Shared, from: MemberId) -> bool {
 /// Begins a stream to the member that asks: `GET /raft/stream/KIND/ID`.
 ///
 /// Source: etcd v3.7.1 server/etcdserver/api/rafthttp/http.go `streamHandler`.
-pub(super) fn stream(shared: &Arc<Shared>, request: &Request<Incoming>) -> Answer {
+pub(super) fn stream(shared: &Arc<Shared>, path: &str, request: &Request<Incoming>) -> Answer {
     if request.method() != Method::GET {
         return method_not_allowed(Some("GET"));
     }
     // Whoever gets no version takes us for one without streams, and does not look at the status.
     let mut answer = check_sender(shared, request)
-        .and_then(|()| begin_stream(shared, request))
+        .and_then(|()| begin_stream(shared, path, request))
         .unwrap_or_else(|refused| *refused);
     let headers = answer.headers_mut();
     headers.insert(SERVER_VERSION, shared.identity.server_version.clone());
@@ -145,8 +131,11 @@ pub(super) fn stream(shared: &Arc<Shared>, request: &Request<Incoming>) -> Answe
     answer
 }
 
-fn begin_stream(shared: &Arc<Shared>, request: &Request<Incoming>) -> Result<Answer, Refused> {
-    let path = request.uri().path();
+fn begin_stream(
+    shared: &Arc<Shared>,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Result<Answer, Refused> {
     let rest = path.strip_prefix("/raft/stream/").unwrap_or(path);
     let kinds = [StreamKind::MsgApp, StreamKind::Message];
     let asked = rest.split_once('/').and_then(|(name, id)| {

@@ -3,11 +3,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::answer::{Answer, Refused, error, not_found};
+use super::answer::{Answer, Refused, error, not_found, redirect};
+use super::path::{Meant, meant};
 use super::{ask, kindred, raft, snapshot};
 use crate::Error;
 use crate::headers::{CLUSTER_ID, PEER_URLS, SERVER_FROM, id_in};
@@ -20,6 +22,11 @@ use crate::transport::add_remote;
 /// Source: etcd v3.7.1 server/embed/etcd.go: the peer server's read timeout.
 const BODY_TIME_MAX: Duration = Duration::from_secs(300);
 
+/// Longest body that nobody has asked for and that is passed over to get at the next request.
+///
+/// Source: Go 1.26 net/http server.go `maxPostHandlerReadBytes`.
+const IGNORED_BYTES_MAX: u64 = 256 << 10;
+
 /// Answers one request.
 ///
 /// Source: etcd v3.7.1 server/etcdserver/api/etcdhttp/peer.go `newPeerHandler`.
@@ -27,20 +34,54 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> 
     if shared.is_stopped() {
         return error(StatusCode::SERVICE_UNAVAILABLE, "stopped");
     }
-    match request.uri().path() {
+    let path = match meant(request.uri()) {
+        Meant::Path(path) => path,
+        Meant::Elsewhere(location) => return redirect(request.method(), &location),
+    };
+    let is_ignored = has_long_body(&request) && !is_body_read(request.method(), &path);
+    let mut answer = answer_path(shared, &path, request).await;
+    if is_ignored {
+        close(&mut answer);
+    }
+    answer
+}
+
+async fn answer_path(shared: &Arc<Shared>, path: &str, request: Request<Incoming>) -> Answer {
+    match path {
         "/raft" => raft::pipeline(shared, request).await,
         "/raft/snapshot" => snapshot::receive(shared, request).await,
         "/raft/probing" => ask::probing(),
-        path if path.starts_with("/raft/stream/") => raft::stream(shared, &request),
+        path if path.starts_with("/raft/stream/") => raft::stream(shared, path, &request),
         "/members" => ask::members(shared, &request),
         "/members/hashkv" => ask::hash_kv(shared, request).await,
-        path if path.starts_with(ask::PROMOTE_PREFIX) => ask::promote(shared, &request).await,
+        path if path.starts_with(ask::PROMOTE_PREFIX) => ask::promote(shared, path, &request).await,
         "/leases" => ask::renew_lease(shared, request).await,
         "/leases/internal" => ask::time_to_live(shared, request).await,
         "/downgrade/enabled" => ask::downgrade_enabled(shared, &request).await,
         path if path.starts_with(KINDRED_PREFIX) => kindred::exchange(shared, request).await,
         "/version" => ask::version(shared, &request),
         _ => not_found(),
+    }
+}
+
+/// Says on an answer that the connection ends with it.
+pub(super) fn close(answer: &mut Answer) {
+    let close = HeaderValue::from_static("close");
+    answer.headers_mut().insert(CONNECTION, close);
+}
+
+fn has_long_body(request: &Request<Incoming>) -> bool {
+    let length = request.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.is_some_and(|length: u64| length > IGNORED_BYTES_MAX)
+}
+
+/// Says whether whoever answers a path looks at the body.
+fn is_body_read(method: &Method, path: &str) -> bool {
+    match path {
+        "/raft" | "/raft/snapshot" | "/leases" | "/leases/internal" => method == Method::POST,
+        "/members/hashkv" => method == Method::GET,
+        path => path.starts_with(KINDRED_PREFIX),
     }
 }
 

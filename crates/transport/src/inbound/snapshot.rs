@@ -128,7 +128,10 @@ fn check(shared: &Shared, message: &Message) -> Result<(), Refused> {
         let refused = error(StatusCode::BAD_REQUEST, "wrong raft message type");
         return Err(Box::new(refused));
     }
-    check_message(shared, message)?;
+    check_message(shared, message).map_err(|why| {
+        let text = format!("failed to process raft message ({why})");
+        Box::new(error(StatusCode::INTERNAL_SERVER_ERROR, text))
+    })?;
     if snapshot_index(message) == 0 {
         let text = "failed to decode raft message (no index)";
         return Err(Box::new(error(StatusCode::BAD_REQUEST, text)));

@@ -104,6 +104,7 @@ fn errors_are_etcds_status_and_text() {
     let to_another = format!("{SENDER}X-Raft-To: 3\r\n");
     let framed = |m: Vec<u8>| [(m.len() as u64).to_be_bytes().to_vec(), m].concat();
     let long = (65_u64 << 20).to_be_bytes().to_vec();
+    let stray_snap = snapshot(2, 3, 5).encode_to_vec();
     let snap = snapshot(2, 1, 5).encode_to_vec();
     let removed_snap = snapshot(9, 1, 5).encode_to_vec();
     #[rustfmt::skip]
@@ -111,6 +112,9 @@ fn errors_are_etcds_status_and_text() {
         ("GET /nothing", "", vec![], 404, "404 page not found\n"),
         ("GET /raftx", "", vec![], 404, "404 page not found\n"),
         ("GET /members/", "", vec![], 404, "404 page not found\n"),
+        ("GET /members%2fhashkv", "", vec![], 404, "404 page not found\n"),
+        ("POST /%6dembers", "", vec![], 405, "Method Not Allowed\n"),
+        ("GET /raft/stream/m%65ssage/xyz", &to_us, vec![], 404, "invalid from\n"),
         ("GET /raft", SENDER, vec![], 405, "Method Not Allowed\n"),
         ("GET /raft/snapshot", SENDER, vec![], 405, "Method Not Allowed\n"),
         ("POST /raft/stream/message/2", SENDER, vec![], 405, "Method Not Allowed\n"),
@@ -128,13 +132,14 @@ fn errors_are_etcds_status_and_text() {
         ("GET /raft/stream/message/8", &to_us, vec![], 404, "error sender not found\n"),
         ("GET /raft/stream/message/2", &to_another, vec![], 412, "to field mismatch\n"),
         ("POST /raft", SENDER, vec![0xff; 9], 400, "error unmarshalling raft message\n"),
-        ("POST /raft", SENDER, heartbeat(9, 1), 403, "{\"message\":\"cannot process message from removed member\"}"),
-        ("POST /raft", SENDER, heartbeat(2, 3), 412, "cannot process message to mismatch member\n"),
+        ("POST /raft", SENDER, heartbeat(9, 1), 500, "error processing raft message\n"),
+        ("POST /raft", SENDER, heartbeat(2, 3), 500, "error processing raft message\n"),
         ("POST /raft", SENDER, heartbeat(2, 1), 204, ""),
         ("POST /raft/snapshot", SENDER, long, 400, "failed to decode raft message (rafthttp: error limit exceeded)\n"),
         ("POST /raft/snapshot", SENDER, vec![0, 0], 400, "failed to decode raft message (unexpected EOF)\n"),
         ("POST /raft/snapshot", SENDER, framed(heartbeat(2, 1)), 400, "wrong raft message type\n"),
-        ("POST /raft/snapshot", SENDER, framed(removed_snap), 403, "{\"message\":\"cannot process message from removed member\"}"),
+        ("POST /raft/snapshot", SENDER, framed(removed_snap), 500, "failed to process raft message (cannot process message from removed member)\n"),
+        ("POST /raft/snapshot", SENDER, framed(stray_snap), 500, "failed to process raft message (cannot process message to mismatch member)\n"),
         ("POST /raft/snapshot", SENDER, framed(snap), 500, "failed to save KV snapshot (no image)\n"),
         ("POST /members", "", vec![], 405, "Method Not Allowed\n"),
         ("GET /members/promote/1", "", vec![], 405, "Method Not Allowed\n"),
@@ -169,6 +174,8 @@ fn errors_are_etcds_status_and_text() {
             is_plain,
             "{line}"
         );
+        let is_closed = *status == 413 || text.starts_with("error processing");
+        assert_eq!(reply.has("Connection: close"), is_closed, "{line}");
         let is_stream = line.starts_with("GET /raft/stream/");
         assert_eq!(reply.has("X-Server-Version: 3.7.1"), is_stream, "{line}");
         let says_cluster = is_stream || (line.starts_with("POST /raft") && *status != 405);
@@ -357,26 +364,58 @@ fn unknown_sender_is_answered_by_post_until_it_is_known() {
 }
 
 #[test]
-fn removed_member_is_told_by_stream_and_by_post() {
-    for by_post in [false, true] {
-        let runtime = runtime();
-        let one = TestMember::start(&runtime, config(1));
-        one.mouth.removed.lock().unwrap().insert(2);
-        let two = TestMember::start(&runtime, config(2));
-        if by_post {
-            two.transport
-                .add_remote(MemberId(1), std::slice::from_ref(&one.url))
-                .unwrap();
-            two.transport
-                .send(vec![message(MessageType::MsgHeartbeat, 2, 1, 0)]);
-        } else {
-            two.add(&one);
-        }
-        wait(&runtime, "member hears that it was removed", || {
-            two.heard(|h| h.removed) > 0
-        });
-        assert_eq!(two.heard(|h| h.removed), 1);
-        assert_eq!(one.heard(|h| h.messages.len()), 0);
+fn removed_member_is_told_by_stream_and_not_by_post() {
+    let runtime = runtime();
+    let one = TestMember::start(&runtime, config(1));
+    one.mouth.removed.lock().unwrap().insert(2);
+    let two = TestMember::start(&runtime, config(2));
+    two.transport
+        .add_remote(MemberId(1), std::slice::from_ref(&one.url))
+        .unwrap();
+    wait(&runtime, "a post fails", || {
+        two.transport
+            .send(vec![message(MessageType::MsgHeartbeat, 2, 1, 0)]);
+        two.heard(|h| h.unreachable.contains(&1))
+    });
+    assert_eq!(two.heard(|h| h.removed), 0);
+    two.add(&one);
+    wait(&runtime, "member hears that it was removed", || {
+        two.heard(|h| h.removed) > 0
+    });
+    assert_eq!(two.heard(|h| h.removed), 1);
+    assert_eq!(one.heard(|h| h.messages.len()), 0);
+}
+
+#[test]
+fn clients_are_sent_to_clean_paths_and_long_bodies_end_connections() {
+    let runtime = runtime();
+    let member = TestMember::start(&runtime, config(1));
+    let reply = ask(&runtime, &member, "GET /a/../members?x=1&y", "", &[]);
+    assert_eq!(
+        (reply.status, reply.text()),
+        (
+            307,
+            "<a href=\"/members?x=1&amp;y\">Temporary Redirect</a>.\n\n"
+        )
+    );
+    assert!(reply.has("Location: /members?x=1&y"), "{reply:?}");
+    assert!(reply.has("Content-Type: text/html; charset=utf-8"));
+    let reply = ask(&runtime, &member, "POST /members/promote", "", &[]);
+    assert_eq!((reply.status, reply.text()), (307, ""));
+    assert!(reply.has("Location: /members/promote/"), "{reply:?}");
+    assert!(!reply.head.contains("ontent-Type"), "{reply:?}");
+    let refused = ask(&runtime, &member, "POST /leases", "", &vec![0; 70_000]);
+    let line = "HTTP/1.1 413 Request Entity Too Large";
+    assert!(refused.head.starts_with(line), "{refused:?}");
+    let long = vec![0; 300_000];
+    for (line, body, is_closed) in [
+        ("GET /members", &long[..], true),
+        ("POST /version", &long, true),
+        ("GET /members", &long[..100_000], false),
+        ("POST /members", &[], false),
+    ] {
+        let reply = ask(&runtime, &member, line, "", body);
+        assert_eq!(reply.has("Connection: close"), is_closed, "{line}");
     }
 }
 

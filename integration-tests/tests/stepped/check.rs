@@ -1,5 +1,5 @@
 //! What must hold whatever goes wrong.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use quorate_proto::etcdserverpb as pb;
@@ -37,6 +37,12 @@ impl Oracle {
                 view.term()
             );
         }
+        let others: BTreeSet<u64> = view.members().iter().map(|m| m.id).collect();
+        let others = &others - &BTreeSet::from([id]);
+        assert_eq!(
+            running.peers, others,
+            "{id} has links to all other members, and to nobody else, at {now_ms}"
+        );
         let applied = view.applied();
         assert!(
             applied >= running.compared,

@@ -1,6 +1,8 @@
 //! Snapshots between members, step by step.
-use quorate_core::{Outcome, Request};
+use quorate_core::{MemberChange, Outcome, Request};
+use quorate_integration_tests::Random;
 use quorate_mvcc::{WatchCreate, WatchHub, WatchOptions};
+use quorate_proto::MemberId;
 use quorate_proto::etcdserverpb as pb;
 
 use crate::node::Settings;
@@ -161,6 +163,102 @@ fn faults_18_two_snapshots_in_a_row_and_maintenance_beside_them() {
         world.settle();
         assert!(world.installs > 0);
     }
+}
+
+/// Changes the members, most often while somebody installs a snapshot without them.
+fn change_members(world: &mut World, random: &mut Random, added: &mut Vec<u64>) {
+    let Some(leader) = world.leader() else {
+        return;
+    };
+    let gone = added.iter().position(|id| *id != leader);
+    let change = match (random.below(4), gone) {
+        (0, Some(at)) => MemberChange::Remove {
+            id: MemberId(added.swap_remove(at)),
+        },
+        (1, Some(at)) => MemberChange::Promote {
+            id: MemberId(added[at]),
+        },
+        // Learners, since nobody starts one whose addition was not heard of.
+        (2, _) if added.len() < 2 => MemberChange::Add {
+            peer_urls: vec![format!("http://new{}:2380", world.now_ms)],
+            is_learner: true,
+        },
+        _ => MemberChange::Update {
+            id: MemberId(1 + random.below(3)),
+            peer_urls: vec![format!("http://moved{}:2380", world.now_ms)],
+        },
+    };
+    let is_add = matches!(change, MemberChange::Add { .. });
+    let token = world.change(leader, change);
+    world.run_ms(random.below(60));
+    if let Some(Outcome::Members { id, .. }) = world.answers.remove(&token)
+        && is_add
+    {
+        let settings = world.nodes[&leader].settings;
+        world.add_machine(id.0, &[], settings);
+        added.push(id.0);
+    }
+}
+
+/// Ends members that were removed and have not heard of it: in the real world they are told on their streams.
+fn end_removed(world: &mut World) {
+    world.faults = Faults::NONE;
+    world.heal();
+    world.put_somehow("before-the-end", "1");
+    let leader = world.wait_for_leader();
+    let view = world.nodes[&leader].member().unwrap().view();
+    let members: Vec<u64> = view.members().iter().map(|m| m.id).collect();
+    for node in world.nodes.values_mut() {
+        if !members.contains(&node.id) {
+            node.removed = true;
+            node.kill(None, true);
+        }
+    }
+}
+
+/// Every member has its links after each step, which the oracle looks at, and is ready in the end.
+#[test]
+fn faults_18_installs_changes_of_members_and_restarts_leave_nobody_without_links() {
+    let (mut installs, mut changes) = (0, 0);
+    for seed in 0..60 {
+        let mut random = Random::new(seed);
+        let mut faults = Faults::draw(&mut random);
+        (faults.cut_ms, faults.kill_ms) = (0, 0);
+        let settings = Settings {
+            snapshot_count: 5 + random.below(20),
+            catchup_entries: 1 + random.below(5),
+            max_learners: 100,
+            ..Settings::default()
+        };
+        let mut world = World::new(random.number(), 3, faults, settings);
+        let mut added = Vec::new();
+        for round in 0..6 {
+            let behind = 1 + random.below(3);
+            world.isolate(behind, true, true);
+            for i in 0..40 {
+                if let Some(leader) = world.leader() {
+                    world.put(leader, &format!("r{round}"), &i.to_string());
+                }
+                world.run_ms(5);
+            }
+            let kinds = ["snapshot", "save", "log", "install", ""];
+            let kind = kinds[usize::try_from(random.below(5)).unwrap()];
+            world.kill_at = Some((behind, kind)).filter(|(_, kind)| !kind.is_empty());
+            world.heal();
+            for _ in 0..4 {
+                world.run_ms(random.below(80));
+                change_members(&mut world, &mut random, &mut added);
+                changes += 1;
+                world.refresh_links();
+            }
+            world.kill_at = None;
+        }
+        end_removed(&mut world);
+        world.settle();
+        installs += world.installs;
+    }
+    println!("{installs} installs, {changes} changes");
+    assert!(installs > 50, "snapshots are installed all the time");
 }
 
 #[test]

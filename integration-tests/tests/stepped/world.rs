@@ -242,6 +242,7 @@ impl World {
             return;
         };
         let actions = running.member.take_actions();
+        running.ready |= actions.ready;
         let Actions {
             persist,
             replies,
@@ -592,6 +593,10 @@ impl World {
                 .map(|m| m.view().applied())
                 .collect();
             applied.len() == 1
+        });
+        self.run_until("everybody is ready", 20_000, |w| {
+            let mut running = w.nodes.values().filter_map(|n| n.running.as_ref());
+            running.all(|r| r.ready)
         });
         assert_eq!(self.fatal, [], "nobody gives up");
         self.oracle.check_end(&self.nodes);

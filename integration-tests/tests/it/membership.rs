@@ -163,6 +163,8 @@ fn a_member_goes_on_alone_when_forced_and_others_join_it() {
     on_clusters(&SMALL_LOG, |cluster| {
         let (leader, other) = follower(cluster);
         fill(cluster, leader, 150);
+        // An etcd member that goes on alone drops its last entry when nothing behind it says that it is committed.
+        eventually("a put", || Ok(put(cluster, leader, "last")?));
         cluster.converge().unwrap();
         let places = cluster.places();
         for place in &places {

@@ -225,6 +225,87 @@ fn a_downgrade_forces_a_snapshot_and_takes_the_storage_version_along() {
     });
 }
 
+/// Asks a member for something about a downgrade.
+fn try_downgrade(
+    cluster: &Cluster,
+    place: Place,
+    action: DowngradeAction,
+    version: &str,
+) -> Result<(), Status> {
+    let request = DowngradeRequest {
+        action: action.into(),
+        version: version.to_owned(),
+    };
+    let done: Result<DowngradeResponse, Status> =
+        cluster.ask(place, "Maintenance/Downgrade", request);
+    done.map(drop)
+}
+
+/// Waits until every member refuses it, in the same words.
+fn refused_by_all(cluster: &Cluster, action: DowngradeAction, version: &str, text: &str) {
+    for place in cluster.places() {
+        wait_for("a downgrade is refused in other words", || {
+            let refused = try_downgrade(cluster, place, action, version);
+            refused.is_err_and(|status| status.message() == text)
+        });
+    }
+}
+
+#[test]
+fn a_mixed_cluster_is_downgraded_and_back_whoever_leads_and_whoever_is_asked() {
+    let _turn = one_at_a_time();
+    let Some(etcd) = Binary::reference().unwrap() else {
+        println!("skipped: QUORATE_REFERENCE_ETCD is not set");
+        return;
+    };
+    let quorate = Binary::quorate().unwrap();
+    let setup = Setup::three(vec![etcd.clone(), quorate, etcd], &[]);
+    let cluster = Cluster::start(&setup).unwrap();
+    wait_for_storage(&cluster, "3.7.0");
+    for (leader, asked) in [(1, 0), (0, 1), (1, 1), (0, 2)] {
+        wait_for("leadership does not move", || {
+            let now = cluster.wait_leader().unwrap();
+            now == leader || {
+                // It may have moved by itself.
+                let _ = cluster.move_leader(now, leader);
+                false
+            }
+        });
+        for place in cluster.places() {
+            wait_for("a downgrade is no good", || {
+                try_downgrade(&cluster, place, DowngradeAction::Validate, "3.6").is_ok()
+            });
+        }
+        refused_by_all(
+            &cluster,
+            DowngradeAction::Validate,
+            "3.5",
+            "etcdserver: invalid downgrade target version",
+        );
+        wait_for("a downgrade does not begin", || {
+            try_downgrade(&cluster, asked, DowngradeAction::Enable, "3.6").is_ok()
+        });
+        wait_for_storage(&cluster, "3.6.0");
+        refused_by_all(
+            &cluster,
+            DowngradeAction::Enable,
+            "3.6",
+            "etcdserver: invalid downgrade target version",
+        );
+        wait_for("a downgrade does not end", || {
+            try_downgrade(&cluster, asked, DowngradeAction::Cancel, "").is_ok()
+        });
+        wait_for_storage(&cluster, "3.7.0");
+        println!("led by {leader}, asked of {asked}");
+    }
+    cluster.converge().unwrap();
+    let hashes = cluster.hashes().unwrap();
+    assert!(
+        hashes.iter().all(|hash| hash.hash == hashes[0].hash),
+        "{hashes:?}"
+    );
+}
+
 /// A member is removed that leads, and another is added through one that does not know yet that the leader is gone.
 #[test]
 fn a_change_of_members_is_not_lost_with_its_leader() {

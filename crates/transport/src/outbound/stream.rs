@@ -199,6 +199,7 @@ async fn read(
             Err(error) => return error,
         };
         link.counters.received_bytes.add(frame.len());
+        revive(shared, link);
         let fed = if sealed {
             unsealer.push(&frame);
             unseal(&mut unsealer, &mut decoder)
@@ -210,6 +211,21 @@ async fn read(
         if let Err(error) = deliver(link, &mut decoder).and(fed) {
             return error;
         }
+    }
+}
+
+/// Takes a link for active again that carries both ways: a post or a snapshot that failed says nothing about streams, which may
+/// be newer, and as long as they work nothing else would ever be tried.
+///
+/// Differs from etcd, whose peer stays inactive then until a stream is opened anew.
+fn revive(shared: &Shared, link: &Link) {
+    if link.active_since().is_some() {
+        return;
+    }
+    let peers = shared.peers.read();
+    let peer = peers.get(&link.id);
+    if peer.is_some_and(|peer| peer.standing().streams_open > 0) {
+        link.activate();
     }
 }
 

@@ -143,6 +143,24 @@ fn closed_network_makes_peers_inactive_and_reports_them_unreachable() {
     pair.wait_until_active();
 }
 
+/// Streams that work are not opened again, so nothing but what they carry can tell.
+#[test]
+fn a_link_whose_streams_work_is_active_again_after_something_else_failed() {
+    let pair = Pair::start(|config| config.link_timeout = Duration::from_secs(1));
+    pair.wait_until_active();
+    let since = pair.one.transport.active_since(MemberId(2)).unwrap();
+    *pair.one.images.missing.lock().unwrap() = 1;
+    *pair.one.images.bytes.lock().unwrap() = 1_000;
+    pair.one.transport.send(vec![snapshot(1, 2, 3)]);
+    wait(&pair.runtime, "the snapshot fails", || {
+        pair.one.heard(|h| h.snapshots_sent == [(2, false)])
+    });
+    wait(&pair.runtime, "peer is active anew", || {
+        let now = pair.one.transport.active_since(MemberId(2));
+        now.is_some_and(|now| now > since)
+    });
+}
+
 #[test]
 fn changed_and_lost_bytes_never_become_messages() {
     // faults.md N4: bytes changed on the wire between members.

@@ -33,6 +33,8 @@ pub(crate) struct Thread {
     pub(crate) unfinished: Rc<Gauge>,
     pub(crate) metrics: Arc<ThreadMetrics>,
     connections: RefCell<Vec<Weak<ConnectionState>>>,
+    /// Connections with answers to pings that wait for company. **Limit:** one for each connection.
+    lingering: RefCell<Vec<Rc<ConnectionState>>>,
     live: Cell<usize>,
     is_draining: Cell<bool>,
     inspected_ms: Cell<u64>,
@@ -49,6 +51,7 @@ impl Thread {
             unfinished: Gauge::new(None),
             metrics,
             connections: RefCell::default(),
+            lingering: RefCell::default(),
             live: Cell::new(0),
             is_draining: Cell::new(false),
             inspected_ms: Cell::new(0),
@@ -61,6 +64,9 @@ impl Thread {
         let now_ms = self.clock.now_ms();
         self.now_ms.set(now_ms);
         self.deadlines.sweep(now_ms);
+        for connection in std::mem::take(&mut *self.lingering.borrow_mut()) {
+            connection.flush();
+        }
         if now_ms >= self.inspected_ms.get() + INSPECT_MS {
             self.inspected_ms.set(now_ms);
             self.inspect(now_ms);
@@ -86,6 +92,11 @@ impl Thread {
         self.connections
             .borrow_mut()
             .push(Rc::downgrade(connection));
+    }
+
+    /// Has the connection flushed with the next tick.
+    pub(crate) fn linger(&self, connection: Rc<ConnectionState>) {
+        self.lingering.borrow_mut().push(connection);
     }
 
     /// Says whether the thread is on its way out.

@@ -66,6 +66,9 @@ pub(crate) struct ConnectionState {
     leaving_since_ms: Cell<Option<u64>>,
     wants_ping: Cell<bool>,
     wants_drain: Cell<bool>,
+    /// Whether answers to pings wait for something else to go with, and whether they have waited long enough.
+    lingers: Cell<bool>,
+    wants_flush: Cell<bool>,
     is_dead: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     unsent: Rc<Gauge>,
@@ -135,6 +138,12 @@ impl ConnectionState {
         self.wake();
     }
 
+    /// Tells the connection to write what waits for company.
+    pub(crate) fn flush(&self) {
+        self.wants_flush.set(true);
+        self.wake();
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
@@ -201,6 +210,8 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
             leaving_since_ms: Cell::new(None),
             wants_ping: Cell::new(false),
             wants_drain: Cell::new(false),
+            lingers: Cell::new(false),
+            wants_flush: Cell::new(false),
             is_dead: Cell::new(false),
             waker: RefCell::new(None),
             unsent: unsent.clone(),
@@ -266,11 +277,24 @@ impl<S: Service, T: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug + 'static> 
         self.wire.set_has_streams(has_streams);
         if is_over
             || self.unsent.is_cut()
-            || matches!(self.wire.poll_flush(cx), Poll::Ready(Err(_)))
+            || !self.lingers() && matches!(self.wire.poll_flush(cx), Poll::Ready(Err(_)))
         {
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+
+    /// Says whether what is gathered is left for the next turn, or for the thread's next sweep if none comes before.
+    fn lingers(&self) -> bool {
+        if self.state.wants_flush.take() {
+            self.state.lingers.set(false);
+            return false;
+        }
+        let lingers = self.wire.may_linger();
+        if lingers && !self.state.lingers.replace(true) {
+            self.thread.linger(self.state.clone());
+        }
+        lingers
     }
 
     /// Does what the sweep or the stop asked for.

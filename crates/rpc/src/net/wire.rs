@@ -102,6 +102,8 @@ impl PingPolicy {
 struct State<T> {
     io: T,
     out: BytesMut,
+    /// Whether anything but answers to pings is gathered.
+    is_urgent: bool,
     /// Whether `poll_flush` leaves gathered bytes for the connection's own flush at the end of its turn.
     deferred: bool,
     inbound: FrameScanner,
@@ -144,6 +146,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WireHandle<T> {
             state: Rc::new(RefCell::new(State {
                 io,
                 out: BytesMut::new(),
+                is_urgent: false,
                 deferred: false,
                 inbound: FrameScanner::new(super::detect::PREFACE.len()),
                 outbound: FrameScanner::new(0),
@@ -188,6 +191,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WireHandle<T> {
         self.state.borrow().violated
     }
 
+    /// Says whether nothing is gathered but answers to pings, which may wait for company: a client asks for one with almost
+    /// every answer it reads, to measure the link, and each would be a write of its own.
+    pub(crate) fn may_linger(&self) -> bool {
+        let state = self.state.borrow();
+        !state.is_urgent && !state.out.is_empty()
+    }
+
     /// Writes what was gathered; ready once nothing is left.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.state.borrow_mut().poll_drain(cx)
@@ -209,6 +219,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WireHandle<T> {
             stream_id: 0,
         };
         let last_stream_id = state.last_stream_id;
+        state.is_urgent = true;
         state.out.extend_from_slice(&header.encode());
         state.out.extend_from_slice(&last_stream_id.to_be_bytes());
         state
@@ -236,6 +247,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> State<T> {
         }
         // An idle connection holds no buffer.
         self.out = BytesMut::new();
+        self.is_urgent = false;
         Poll::Ready(Ok(()))
     }
 
@@ -303,7 +315,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> State<T> {
 
     fn see_outbound(&mut self, bufs: &[IoSlice<'_>], mut taken: usize) {
         let Self {
-            outbound, pings, ..
+            outbound,
+            pings,
+            is_urgent,
+            ..
         } = self;
         for buf in bufs {
             let len = buf.len().min(taken);
@@ -312,6 +327,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> State<T> {
                 if frame.kind == kind::DATA || frame.kind == kind::HEADERS {
                     pings.forgive();
                 }
+                *is_urgent |= frame.kind != kind::PING || frame.flags & FLAG_ACK == 0;
                 Ok::<(), std::convert::Infallible>(())
             });
             let Ok(()) = seen;

@@ -1,7 +1,7 @@
 //! Messages on their way into a stream that a peer opened to us.
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -17,6 +17,7 @@ use bytes::Buf;
 use crate::codec::{
     BATCH_BYTES_MAX, Chunks, StreamKind, encode_batch, encode_heartbeat, seal, weigh,
 };
+use crate::io::{Door, stall};
 use crate::link::Link;
 
 /// Messages that wait for a stream; more are dropped.
@@ -27,6 +28,9 @@ const QUEUED_MESSAGES_MAX: usize = 4096;
 /// Bytes that wait for a stream; a first message is always taken. Entries are shared with raft's log, but a peer that
 /// does not read must not hold that log in memory.
 const QUEUED_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes that whoever has messages writes itself, when nothing waits before them; more is the stream's own work.
+const WRITTEN_AT_ONCE_MAX: usize = 64 << 10;
 
 /// Link heartbeats in the time in which a peer gives a silent stream up.
 const HEARTBEATS_PER_TIMEOUT: u32 = 3;
@@ -48,6 +52,17 @@ struct State {
     /// **Invariant:** the weight of the queue.
     queued_bytes: usize,
     waker: Option<Waker>,
+    /// The stream's connection.
+    outlet: Option<Outlet>,
+}
+
+/// How a message gets onto a stream without waking the stream's task.
+struct Outlet {
+    door: Arc<Door>,
+    /// Whether batches have checksums.
+    sealed: bool,
+    /// Whether something was written since the task last looked.
+    was_used: bool,
 }
 
 /// What became of messages that were to be queued.
@@ -70,11 +85,13 @@ impl Lane {
                 queue: VecDeque::new(),
                 queued_bytes: 0,
                 waker: None,
+                outlet: None,
             }),
         })
     }
 
-    /// Queues messages if a stream is attached. Never blocks.
+    /// Sends messages if a stream is attached: at once when little is to be written and nothing waits before it, and there is
+    /// room; otherwise they are queued for the stream's task. Never blocks.
     pub(crate) fn push(&self, messages: Vec<Message>) -> Pushed {
         let mut dropped = 0;
         let waker = {
@@ -82,6 +99,14 @@ impl Lane {
             if !state.attached || state.closing {
                 return Pushed::Detached(messages);
             }
+            let messages = match self.write(&mut state, messages) {
+                Ok(waker) => {
+                    drop(state);
+                    waker.into_iter().for_each(Waker::wake);
+                    return Pushed::Queued { dropped };
+                }
+                Err(messages) => messages,
+            };
             for message in messages {
                 let weight = weigh(&message);
                 let is_full = state.queue.len() >= QUEUED_MESSAGES_MAX
@@ -101,16 +126,51 @@ impl Lane {
         Pushed::Queued { dropped }
     }
 
+    /// Writes messages past the stream's task, or gives them back. Returns whom to wake for what found no room.
+    fn write(
+        &self,
+        state: &mut State,
+        messages: Vec<Message>,
+    ) -> Result<Option<Waker>, Vec<Message>> {
+        let Some(outlet) = state.outlet.as_mut().filter(|_| state.queue.is_empty()) else {
+            return Err(messages);
+        };
+        if messages.iter().map(weigh).sum::<usize>() > WRITTEN_AT_ONCE_MAX {
+            return Err(messages);
+        }
+        let mut messages = Some(messages);
+        let (kind, sealed) = (self.kind, outlet.sealed);
+        let written = outlet.door.write(|| {
+            let batch = encode_batch(kind, messages.take().unwrap_or_default());
+            if sealed { seal(batch) } else { batch }
+        });
+        match (written, messages) {
+            (None, messages) => Err(messages.unwrap_or_default()),
+            (Some((bytes, is_done)), _) => {
+                outlet.was_used = true;
+                self.link.counters.sent_bytes.add(bytes);
+                Ok(if is_done { None } else { state.waker.take() })
+            }
+        }
+    }
+
     pub(crate) fn is_attached(&self) -> bool {
         self.state.lock().attached
     }
 
-    /// Makes the body of a stream that the peer opened; a stream attached before ends.
-    pub(crate) fn attach(self: &Arc<Self>, link_timeout: Duration, sealed: bool) -> StreamBody {
+    /// Makes the body of a stream that the peer opened; a stream attached before ends. With a door, which leads to the
+    /// stream's connection if its body is chunked, messages need not pass through the body.
+    pub(crate) fn attach(
+        self: &Arc<Self>,
+        link_timeout: Duration,
+        sealed: bool,
+        door: Option<Arc<Door>>,
+    ) -> StreamBody {
         let (generation, waker, lost) = {
             let mut state = self.state.lock();
             state.generation += 1;
             state.attached = true;
+            state.outlet = None;
             let lost = state.clear();
             (state.generation, state.waker.take(), lost)
         };
@@ -136,6 +196,9 @@ impl Lane {
             lane: Arc::clone(self),
             generation,
             sealed,
+            door,
+            stall_max: link_timeout,
+            stalled: None,
             interval,
             heartbeat: Box::pin(tokio::time::sleep(interval)),
         }
@@ -153,17 +216,36 @@ impl Lane {
         }
     }
 
-    fn take(&self, generation: u64, cx: &Context<'_>) -> Taken {
+    /// Takes what is next for the stream's task.
+    fn take(
+        &self,
+        generation: u64,
+        door: Option<&Arc<Door>>,
+        sealed: bool,
+        cx: &Context<'_>,
+    ) -> Taken {
         let mut state = self.state.lock();
-        if state.generation != generation {
-            return Taken::End;
-        }
-        if state.queue.is_empty() {
-            if state.closing {
-                return Taken::End;
-            }
+        let is_old = state.generation != generation;
+        if !is_old && state.queue.is_empty() && !state.closing {
             state.waker = Some(cx.waker().clone());
+            if state.outlet.is_none()
+                && let Some(door) = door
+            {
+                // The HTTP library asks for a body only behind its head. It flushes what it has of that before long.
+                door.disturb();
+                state.outlet = Some(Outlet {
+                    door: Arc::clone(door),
+                    sealed,
+                    was_used: false,
+                });
+            }
             return Taken::Nothing;
+        }
+        if !door.is_none_or(|door| door.disturb()) {
+            return Taken::Rest;
+        }
+        if is_old || state.queue.is_empty() {
+            return Taken::End;
         }
         let mut batch = Vec::with_capacity(state.queue.len());
         let mut batch_bytes = 0;
@@ -177,6 +259,24 @@ impl Lane {
         Taken::Batch(batch)
     }
 
+    /// Says what is to be done when a heartbeat is due.
+    fn beat(&self, generation: u64) -> Beat {
+        let mut state = self.state.lock();
+        if state.generation != generation {
+            return Beat::Needless;
+        }
+        if let Some(outlet) = &mut state.outlet
+            && std::mem::take(&mut outlet.was_used)
+        {
+            return Beat::Needless;
+        }
+        if state.disturb() {
+            Beat::Now
+        } else {
+            Beat::Needless
+        }
+    }
+
     /// Notes that a stream ended, for whatever reason.
     fn detach(&self, generation: u64) {
         let lost = {
@@ -186,6 +286,7 @@ impl Lane {
             }
             state.attached = false;
             state.waker = None;
+            state.outlet = None;
             if state.closing {
                 return;
             }
@@ -206,6 +307,11 @@ impl Lane {
 }
 
 impl State {
+    /// Announces to the door that the stream's task has something to write; `false` while it may not.
+    fn disturb(&self) -> bool {
+        self.outlet.as_ref().is_none_or(|o| o.door.disturb())
+    }
+
     /// Drops what waits and returns how many messages that were.
     fn clear(&mut self) -> usize {
         self.queued_bytes = 0;
@@ -218,7 +324,15 @@ impl State {
 enum Taken {
     Batch(Vec<Message>),
     Nothing,
+    /// Something that was written past the task is not all written.
+    Rest,
     End,
+}
+
+enum Beat {
+    Now,
+    /// Messages are a sign of life as well.
+    Needless,
 }
 
 /// A stream's body: batches of messages as they come, and link heartbeats.
@@ -227,40 +341,75 @@ pub(crate) struct StreamBody {
     generation: u64,
     /// Whether batches have checksums.
     sealed: bool,
+    door: Option<Arc<Door>>,
+    stall_max: Duration,
+    /// Runs while what was written past this task finds no room.
+    stalled: Option<Pin<Box<Sleep>>>,
     interval: Duration,
     heartbeat: Pin<Box<Sleep>>,
 }
 
 impl StreamBody {
-    fn beat(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        std::task::ready!(self.heartbeat.as_mut().poll(cx));
+    /// Waits until a heartbeat must be sent.
+    fn poll_beat(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            std::task::ready!(self.heartbeat.as_mut().poll(cx));
+            self.rest_from_now();
+            if matches!(self.lane.beat(self.generation), Beat::Now) {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    fn rest_from_now(&mut self) {
         let next = Instant::now() + self.interval;
         self.heartbeat.as_mut().reset(next);
-        Poll::Ready(())
+    }
+
+    /// Writes what found no room when it was written past this task.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(door) = &self.door else {
+            return Poll::Ready(Ok(()));
+        };
+        let written = door.poll_rest(cx);
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stall_max = self.stall_max;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(stall_max)));
+        std::task::ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(stall()))
     }
 }
 
 impl Body for StreamBody {
     type Data = Chunks;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Chunks>, Infallible>>> {
+    ) -> Poll<Option<io::Result<Frame<Chunks>>>> {
         let this = self.get_mut();
         let lane = Arc::clone(&this.lane);
-        let chunks = match lane.take(this.generation, cx) {
-            Taken::End => return Poll::Ready(None),
-            // Messages are a sign of life as well.
-            Taken::Batch(batch) => {
-                let next = Instant::now() + this.interval;
-                this.heartbeat.as_mut().reset(next);
-                encode_batch(lane.kind, batch)
+        let chunks = loop {
+            if let Err(error) = std::task::ready!(this.poll_rest(cx)) {
+                return Poll::Ready(Some(Err(error)));
             }
-            Taken::Nothing => {
-                std::task::ready!(this.beat(cx));
-                Chunks::from(encode_heartbeat(lane.kind))
+            match lane.take(this.generation, this.door.as_ref(), this.sealed, cx) {
+                Taken::End => return Poll::Ready(None),
+                Taken::Rest => {}
+                Taken::Batch(batch) => {
+                    this.rest_from_now();
+                    break encode_batch(lane.kind, batch);
+                }
+                Taken::Nothing => {
+                    std::task::ready!(this.poll_beat(cx));
+                    break Chunks::from(encode_heartbeat(lane.kind));
+                }
             }
         };
         let chunks = if this.sealed { seal(chunks) } else { chunks };

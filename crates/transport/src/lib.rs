@@ -6,6 +6,9 @@
 //! peer's questions over HTTP -> Service                                                               (inbound)
 //! ```
 //!
+//! A message that finds its stream idle is written by the thread that sends it, past the HTTP library, which owns the
+//! connection otherwise: waking the stream's task would take longer than the write.
+//!
 //! Nothing here decides anything about consensus: messages go in and come out in [`raftpb`](quorate_proto::raftpb)'s types.
 //! Whoever dials a stream is the one who reads it, so every pair of members has two streams each way. What cannot be sent is
 //! dropped, counted, and reported to the [`Receiver`]; nothing waits for a peer.

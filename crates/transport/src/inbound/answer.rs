@@ -1,5 +1,5 @@
 //! Answers, as Go's HTTP server writes them.
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -28,12 +28,12 @@ pub(crate) enum AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Chunks;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Chunks>, Infallible>>> {
+    ) -> Poll<Option<io::Result<Frame<Chunks>>>> {
         match self.get_mut() {
             AnswerBody::Whole(bytes) => {
                 Poll::Ready(bytes.take().map(|b| Ok(Frame::data(Chunks::from(b)))))

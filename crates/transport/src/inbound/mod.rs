@@ -13,6 +13,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -73,7 +75,9 @@ async fn connection(
     };
     let mut stopped = shared.stopped.subscribe();
     let answering = Arc::clone(&shared);
-    let service = service_fn(move |request| {
+    let door = socket.door();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Arc::clone(&door));
         let shared = Arc::clone(&answering);
         async move { Ok::<_, Infallible>(route::answer(&shared, request).await) }
     });

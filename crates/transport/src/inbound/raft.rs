@@ -1,8 +1,8 @@
 //! Messages by post, and streams that other members open.
 use std::sync::Arc;
 
-use http::header::HeaderValue;
-use http::{Method, Request, StatusCode};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use quorate_proto::MemberId;
 use quorate_proto::raftpb::Message;
@@ -13,6 +13,7 @@ use crate::codec::{StreamKind, decode_message};
 use crate::headers::{
     CLUSTER_ID, CRC32, RAFT_TO, SERVER_VERSION, checksum_in, checksum_of, parse_id, seal,
 };
+use crate::io::Door;
 use crate::shared::Shared;
 
 /// Longest message by post. The pipeline is the fallback of the streams; what is longer waits for one.
@@ -175,7 +176,12 @@ fn begin_stream(
     if asked.is_err() || !sealed && is_kindred(shared, from) {
         return Err(refuse(StatusCode::BAD_REQUEST, "stream without checksums"));
     }
-    let body = peer.lane(kind).attach(shared.config.link_timeout, sealed);
+    // Older versions know no chunks.
+    let is_chunked = request.version() == Version::HTTP_11;
+    let door = request.extensions().get::<Arc<Door>>();
+    let door = door.filter(|_| is_chunked).cloned();
+    let lane = peer.lane(kind);
+    let body = lane.attach(shared.config.link_timeout, sealed, door);
     let mut answer = begin(body);
     if sealed {
         seal(answer.headers_mut(), CRC32);

@@ -139,7 +139,7 @@ mod tests {
         let mut taken = Taken::default();
         while taken.submissions.is_empty() {
             tokio::task::yield_now().await;
-            queue.take(Instant::now(), &mut taken);
+            queue.take(Instant::now(), false, &mut taken);
         }
         let Submission::ReadIndex { token } = taken.submissions[0] else {
             panic!("no read");
@@ -157,7 +157,7 @@ mod tests {
                 .is_err()
         );
         let mut taken = Taken::default();
-        queue.take(Instant::now(), &mut taken);
+        queue.take(Instant::now(), false, &mut taken);
         assert!(matches!(
             taken.submissions[..],
             [_, Submission::Cancel { .. }]

@@ -1,6 +1,9 @@
-//! The engine's thread: one loop that feeds a member with what happens and does what it asks for.
+//! The engine: feeds a member with what happens and does what it asks for, on a thread of its own or on that of who brings
+//! something.
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use quorate_core::{Actions, Member, Outlet};
 use quorate_proto::MemberId;
 use quorate_wal::Synced;
@@ -10,7 +13,7 @@ use quorate_rpc::Clock;
 use crate::installer::Installer;
 use crate::log_writer::{Here, LogOrder};
 use crate::peers::Links;
-use crate::queue::{Event, Queue, Taken};
+use crate::queue::{Event, Queue, Taken, Turns};
 use crate::tell::Teller;
 use crate::workers::{BackendOrder, Chore, Workers};
 
@@ -22,6 +25,10 @@ const TRANSFER_MS: u64 = 2_000;
 /// How long a removed member lives on, so that others hear that it knows. Source: etcd v3.7.1 server.go
 /// removeMember, one second.
 const REMOVAL_DELAY_MS: u64 = 1_000;
+
+/// Entries in the log that are not applied yet, above which nobody helps: one acknowledgement may bring them all, and who
+/// brings it has other work to do.
+const HELPED_UNAPPLIED_MAX: u64 = 64;
 
 /// The engine with all its ends.
 pub(crate) struct Engine<O> {
@@ -52,48 +59,153 @@ pub(crate) enum Ended {
     Fatal(String),
 }
 
-impl<O: Outlet> Engine<O> {
-    /// Runs until the member is stopped or something fails for good, then ends the disk's threads.
+/// An engine while it runs.
+struct Running<O> {
+    engine: Engine<O>,
+    stopping: Stopping,
+    ended: Option<Ended>,
+    /// What a helper took last, for its room.
+    taken: Taken,
+}
+
+/// An engine at which threads take turns: see [`Queue`] for who does when.
+pub(crate) struct SharedEngine<O> {
+    queue: Queue,
+    tick: Duration,
+    /// Locked by the inbox' owner only, so nobody waits for it.
+    running: Mutex<Option<Running<O>>>,
+}
+
+impl<O: Outlet + Send + 'static> SharedEngine<O> {
+    /// Makes an engine and lets others help it. It lives as long as what is returned.
+    pub(crate) fn new(engine: Engine<O>) -> Arc<Self> {
+        let this = Arc::new(Self {
+            queue: engine.queue.clone(),
+            tick: engine.tick,
+            running: Mutex::new(Some(Running {
+                engine,
+                stopping: Stopping::default(),
+                ended: None,
+                taken: Taken::default(),
+            })),
+        });
+        let helper: Weak<dyn Turns> = Arc::<Self>::downgrade(&this);
+        this.queue.set_helper(helper);
+        this
+    }
+
+    /// Runs until the member is stopped or something fails for good, then ends the disk's threads; to be called once.
     ///
     /// # Durability
     /// When it returns [`Ended::Stopped`], everything applied has been flushed.
-    pub(crate) fn run(mut self) -> Ended {
+    pub(crate) fn run(&self) -> Ended {
         let mut taken = Taken::default();
         let mut next_tick = Instant::now() + self.tick;
-        let mut stopping = Stopping::default();
-        let mut ended = self.perform_all();
+        let mut is_first = true;
         loop {
-            if let Some(ended) = ended.take() {
-                return self.end(ended);
+            let mut slot = self.running.lock();
+            let running = slot.as_mut().expect("only this takes it away");
+            if std::mem::take(&mut is_first) {
+                running.ended = running.engine.perform_all(true);
+            } else {
+                running.turn(&mut taken, Some(&mut next_tick));
             }
-            self.queue.take(next_tick, &mut taken);
-            self.member.handle_time(self.clock.now_ms());
-            for event in taken.events.drain(..) {
-                // What cannot go on outweighs a wish to stop: its exit code tells of it.
-                ended = match (ended, self.handle(event, &mut stopping)) {
-                    (Some(Ended::Fatal(why)), _) => Some(Ended::Fatal(why)),
-                    (before, None) => before,
-                    (_, now) => now,
-                };
+            if let Some(ended) = running.ended.take() {
+                let engine = slot.take().map(|running| running.engine);
+                drop(slot);
+                return engine.expect("just seen").end(ended);
             }
-            if !taken.messages.is_empty() {
-                self.member
-                    .handle_messages(std::mem::take(&mut taken.messages));
-            }
-            if !taken.submissions.is_empty() {
-                let capacity = taken.submissions.capacity();
-                self.member
-                    .handle_submissions(std::mem::take(&mut taken.submissions));
-                taken.submissions.reserve(capacity.min(1_024));
-            }
-            self.tick_when_due(&mut next_tick);
-            ended = ended
-                .or_else(|| self.perform_all())
-                .or_else(|| stopping.is_over(&self.member, self.clock.now_ms(), &self.teller))
-                .or_else(|| self.is_removed().then_some(Ended::Removed));
+            let takes_help = running.takes_help();
+            drop(slot);
+            self.queue.take(next_tick, takes_help, &mut taken);
         }
     }
+}
 
+impl<O: Outlet + Send + 'static> Turns for SharedEngine<O> {
+    fn help(&self, turns_max: u32) {
+        // In a release a panic ends the process at once; what unwinds would leave the inbox without anybody who looks at it.
+        let _end = AbortOnUnwind;
+        let mut turns = 0;
+        loop {
+            turns += 1;
+            let mut slot = self.running.lock();
+            let running = slot.as_mut().expect("its end owns the inbox for ever");
+            let mut taken = std::mem::take(&mut running.taken);
+            self.queue.take_now(&mut taken);
+            running.turn(&mut taken, None);
+            running.taken = taken;
+            let is_over = running.ended.is_some();
+            let takes_help = running.takes_help();
+            drop(slot);
+            if self.queue.release(turns < turns_max, takes_help, is_over) {
+                return;
+            }
+        }
+    }
+}
+
+/// Ends the process when it is dropped by a panic.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+impl<O: Outlet> Running<O> {
+    /// Says whether others may take turns: not while the engine appends to the log itself, has much to apply, or ends.
+    fn takes_help(&self) -> bool {
+        let view = self.engine.member.view();
+        let writes_itself = view.reads_are_linearizable();
+        let unapplied = view.appended().saturating_sub(view.applied());
+        let is_busy = unapplied > HELPED_UNAPPLIED_MAX;
+        !writes_itself && !is_busy && self.stopping.transfer.is_none() && self.ended.is_none()
+    }
+
+    /// Works off what was taken, on the engine's thread if it gives the time of the next tick.
+    fn turn(&mut self, taken: &mut Taken, next_tick: Option<&mut Instant>) {
+        let Self {
+            engine,
+            stopping,
+            ended,
+            ..
+        } = self;
+        let is_own_thread = next_tick.is_some();
+        engine.member.handle_time(engine.clock.now_ms());
+        for event in taken.events.drain(..) {
+            // What cannot go on outweighs a wish to stop: its exit code tells of it.
+            *ended = match (ended.take(), engine.handle(event, stopping)) {
+                (Some(Ended::Fatal(why)), _) => Some(Ended::Fatal(why)),
+                (before, None) => before,
+                (_, now) => now,
+            };
+        }
+        if !taken.messages.is_empty() {
+            let messages = std::mem::take(&mut taken.messages);
+            engine.member.handle_messages(messages);
+        }
+        if !taken.submissions.is_empty() {
+            let capacity = taken.submissions.capacity();
+            let submissions = std::mem::take(&mut taken.submissions);
+            engine.member.handle_submissions(submissions);
+            taken.submissions.reserve(capacity.min(1_024));
+        }
+        if let Some(next_tick) = next_tick {
+            engine.tick_when_due(next_tick);
+        }
+        *ended = ended
+            .take()
+            .or_else(|| engine.perform_all(is_own_thread))
+            .or_else(|| stopping.is_over(&engine.member, engine.clock.now_ms(), &engine.teller))
+            .or_else(|| engine.is_removed().then_some(Ended::Removed));
+    }
+}
+
+impl<O: Outlet> Engine<O> {
     fn handle(&mut self, event: Event, stopping: &mut Stopping) -> Option<Ended> {
         match event {
             Event::Synced(synced) => {
@@ -147,14 +259,14 @@ impl<O: Outlet> Engine<O> {
     }
 
     /// Does what the member asks for, until it asks for nothing that the engine can do at once.
-    fn perform_all(&mut self) -> Option<Ended> {
+    fn perform_all(&mut self, is_own_thread: bool) -> Option<Ended> {
         loop {
             let mut actions = self.member.take_actions();
             if let Some(why) = actions.fatal.take() {
                 self.perform(actions);
                 return Some(Ended::Fatal(why));
             }
-            match self.perform_and_append(actions) {
+            match self.perform_and_append(actions, is_own_thread) {
                 Err(why) => return Some(Ended::Fatal(why)),
                 Ok(Some(synced)) => self.member.handle_synced(&synced),
                 Ok(None) => return None,
@@ -164,8 +276,13 @@ impl<O: Outlet> Engine<O> {
 
     /// Does it, and appends to the log here when nobody else waits for anything: neither clients, nor the other members of a
     /// cluster, who must hear from this one whatever its disk does.
-    fn perform_and_append(&mut self, mut actions: Actions) -> Result<Option<Synced>, String> {
-        if actions.persist.is_empty()
+    fn perform_and_append(
+        &mut self,
+        mut actions: Actions,
+        is_own_thread: bool,
+    ) -> Result<Option<Synced>, String> {
+        if !is_own_thread
+            || actions.persist.is_empty()
             || !self.member.view().reads_are_linearizable()
             || !self.queue.is_empty()
         {
@@ -228,7 +345,7 @@ impl<O: Outlet> Engine<O> {
 
     fn end(mut self, ended: Ended) -> Ended {
         self.member.stop();
-        self.perform_all();
+        self.perform_all(true);
         self.links.transport.stop();
         let backend = self.member.stores().backend.clone();
         self.workers.join();

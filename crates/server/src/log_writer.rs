@@ -142,12 +142,14 @@ fn bytes_of(batches: &[Batch]) -> usize {
 /// Group commit: when nothing waits, sync what comes at once; what comes while a sync runs goes into the next.
 pub(crate) fn run_log(writer: &Mutex<LogWriter>, orders: &Receiver<LogOrder>, queue: &Queue) {
     let mut batches = Vec::new();
-    while let Ok(first) = orders.recv() {
+    // The next order, when it was looked for already.
+    let mut waiting = None;
+    while let Some(first) = waiting.take().or_else(|| orders.recv().ok()) {
         let mut next = Some(first);
         let mut release = None;
         let mut stop = false;
         let mut bytes = 0;
-        let mut writer = writer.lock();
+        let mut held = writer.lock();
         while let Some(order) = next {
             match order {
                 LogOrder::Append(more) => {
@@ -155,7 +157,7 @@ pub(crate) fn run_log(writer: &Mutex<LogWriter>, orders: &Receiver<LogOrder>, qu
                     batches.extend(more);
                 }
                 LogOrder::Release(index) => release = Some(index),
-                LogOrder::Prepared(segment) => writer.wal.accept_prepared(segment),
+                LogOrder::Prepared(segment) => held.wal.accept_prepared(segment),
                 LogOrder::Stop => stop = true,
             }
             next = if bytes < MAX_GATHERED_BYTES {
@@ -165,21 +167,28 @@ pub(crate) fn run_log(writer: &Mutex<LogWriter>, orders: &Receiver<LogOrder>, qu
             };
         }
         if !batches.is_empty() {
-            let result = writer.append(&batches);
+            let result = held.append(&batches);
+            batches.clear();
             match result {
-                Ok(synced) => queue.push(Event::Synced(synced)),
+                Ok(synced) => {
+                    // With nothing more to write this thread has time for what follows from it. Its own orders, which it
+                    // could not wait for, have all the room then.
+                    waiting = orders.try_recv().ok();
+                    drop(held);
+                    queue.push_synced(synced, waiting.is_none() && !stop);
+                    held = writer.lock();
+                }
                 Err(why) => return queue.push(Event::Fatal(why)),
             }
-            batches.clear();
         }
         if stop {
             return;
         }
         if let Some(index) = release
-            && let Err(e) = writer.wal.release_to(index)
+            && let Err(e) = held.wal.release_to(index)
         {
             return queue.push(Event::Fatal(format!("cannot release log segments: {e}")));
         }
-        writer.prepare();
+        held.prepare();
     }
 }

@@ -18,7 +18,7 @@ use crate::bootstrap::{self, Opened, Start};
 use crate::calls::{Calls, Switch};
 use crate::config::{Config, Url};
 use crate::data_dir;
-use crate::engine::{Ended, Engine};
+use crate::engine::{Ended, Engine, SharedEngine};
 use crate::installer::Installer;
 use crate::join;
 use crate::log::{Level, Logger, Record};
@@ -382,7 +382,7 @@ fn start_engine(
         view: handles.view.clone(),
     });
     let ready = turns.clone();
-    let engine = Engine {
+    let engine = SharedEngine::new(Engine {
         member,
         queue: queue.clone(),
         workers,
@@ -399,7 +399,7 @@ fn start_engine(
         on_ready: Some(Box::new(move || {
             let _ = ready.send(Turn::Ready);
         })),
-    };
+    });
     let ended = turns.clone();
     let thread = thread::Builder::new()
         .name("engine".to_owned())

@@ -1,7 +1,7 @@
 //! Messages by post, and streams that other members open.
 use std::sync::Arc;
 
-use http::header::{CONNECTION, HeaderValue};
+use http::header::HeaderValue;
 use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use quorate_proto::MemberId;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
 use prost::Message as _;
+use quorate_proto::MemberId;
 use quorate_proto::raftpb::{Message, MessageType};
 use tokio::sync::{Mutex, mpsc};
 
@@ -71,10 +72,8 @@ pub(crate) async fn run_pipeline(
         let Some(message) = queue.lock().await.recv().await else {
             return;
         };
-        let body = Bytes::from(message.encode_to_vec());
-        let bytes = body.len();
-        let repeatable = message.r#type() != MessageType::MsgProp;
-        match post(&shared, &link, body, repeatable).await {
+        let bytes = message.encoded_len();
+        match post(&shared, &link, &message).await {
             Ok(()) => {
                 link.activate();
                 link.counters.sent_bytes.add(bytes);
@@ -88,7 +87,8 @@ pub(crate) async fn run_pipeline(
 }
 
 /// Posts a message. Raft takes any twice but a proposal, which would be appended, and applied, once for each time.
-async fn post(shared: &Shared, link: &Link, body: Bytes, repeatable: bool) -> Result<(), Error> {
+async fn post(shared: &Shared, link: &Link, message: &Message) -> Result<(), Error> {
+    let body = Bytes::from(message.encode_to_vec());
     let mut headers = shared.identity.request_headers();
     headers.insert(
         CONTENT_TYPE,
@@ -102,13 +102,13 @@ async fn post(shared: &Shared, link: &Link, body: Bytes, repeatable: bool) -> Re
         path: "/raft".to_owned(),
         headers,
         body,
-        repeatable,
+        repeatable: message.r#type() != MessageType::MsgProp,
         time_max: shared.config.link_timeout,
         answer_bytes_max: ANSWER_BYTES_MAX,
     };
     let url = link.picker.pick();
     let posted = match shared.pool.call(&url, &call).await {
-        Ok(reply) => judge_post(shared, &reply),
+        Ok(reply) => judge_post(shared, &reply, MemberId(message.from())),
         Err(error) => Err(error),
     };
     if posted.is_err() {
@@ -117,11 +117,12 @@ async fn post(shared: &Shared, link: &Link, body: Bytes, repeatable: bool) -> Re
     posted
 }
 
-/// Reads the answer to a posted message.
+/// Reads the answer to a posted message of `author`.
 ///
 /// Source: etcd v3.7.1 server/etcdserver/api/rafthttp/util.go `checkPostResponse`.
-/// Differs from etcd: a 403 ends this member only if it says that it was removed, not if a message went astray.
-pub(crate) fn judge_post(shared: &Shared, reply: &Reply) -> Result<(), Error> {
+/// Differs from etcd: a 403 ends this member only if it says that it was removed; not if a message went astray, nor if
+/// the message is one of a removed member that raft passes on to the leader.
+pub(crate) fn judge_post(shared: &Shared, reply: &Reply, author: MemberId) -> Result<(), Error> {
     let names_other_cluster = reply
         .headers
         .get(CLUSTER_ID)
@@ -129,7 +130,9 @@ pub(crate) fn judge_post(shared: &Shared, reply: &Reply) -> Result<(), Error> {
     match reply.status {
         StatusCode::NO_CONTENT => Ok(()),
         StatusCode::FORBIDDEN
-            if !names_other_cluster && reply.text().contains("from removed member") =>
+            if author == shared.identity.member_id
+                && !names_other_cluster
+                && reply.text().contains("from removed member") =>
         {
             shared.removed();
             Err(Error::Removed)

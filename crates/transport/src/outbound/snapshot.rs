@@ -141,7 +141,7 @@ async fn post(shared: &Shared, link: &Link, url: &PeerUrl, message: Message) -> 
         headers: parts.headers,
         body,
     };
-    judge_post(shared, &reply).map(|()| total)
+    judge_post(shared, &reply, shared.identity.member_id).map(|()| total)
 }
 
 /// Ends when the image was read and then stored for too long.

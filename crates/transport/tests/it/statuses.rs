@@ -11,6 +11,7 @@ use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use quorate_proto::raftpb::MessageType;
 use quorate_proto::{LeaseId, MemberId};
 use quorate_transport::{Error, PeerClient, Refusal};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Runtime;
 
 use crate::PATIENCE;
@@ -417,6 +418,62 @@ fn clients_are_sent_to_clean_paths_and_long_bodies_end_connections() {
         let reply = ask(&runtime, &member, line, "", body);
         assert_eq!(reply.has("Connection: close"), is_closed, "{line}");
     }
+}
+
+#[test]
+fn passing_on_what_a_removed_member_asked_ends_nobody() {
+    let runtime = runtime();
+    let one = TestMember::start(&runtime, config(1));
+    one.mouth.removed.lock().unwrap().insert(9);
+    let etcd = etcd_that_removed(&runtime);
+    let two = TestMember::start(&runtime, config(2));
+    for (id, url) in [(1, &one.url), (3, &etcd)] {
+        let url = std::slice::from_ref(url);
+        two.transport.add_remote(MemberId(id), url).unwrap();
+        wait(&runtime, "the post is refused", || {
+            two.transport
+                .send(vec![message(MessageType::MsgProp, 9, id, 0)]);
+            two.heard(|h| h.unreachable.contains(&id))
+        });
+    }
+    assert_eq!(two.heard(|h| h.removed), 0);
+    assert_eq!(one.heard(|h| h.messages.len()), 0);
+    two.transport
+        .send(vec![message(MessageType::MsgHeartbeat, 2, 3, 0)]);
+    wait(&runtime, "its own messages are refused", || {
+        two.heard(|h| h.removed) > 0
+    });
+}
+
+/// Starts what answers every post as etcd does that knows the message's author as removed; returns its URL.
+fn etcd_that_removed(runtime: &Runtime) -> String {
+    const BODY: &str = "{\"message\":\"cannot process message from removed member\"}\n";
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
+    let listener = listener.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let head = "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length";
+    let answer = format!("{head}: {}\r\n\r\n{BODY}", BODY.len());
+    runtime.spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut bytes = Vec::new();
+            while !is_whole(&bytes) && socket.read_buf(&mut bytes).await.unwrap() > 0 {}
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    url
+}
+
+/// Says whether the bytes are a request with all its body.
+fn is_whole(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
+    let Some((head, _)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+    bytes.len() >= head.len() + 4 + length.unwrap_or(0)
 }
 
 #[test]

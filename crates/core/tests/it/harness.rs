@@ -58,7 +58,7 @@ pub(crate) fn config() -> Config {
     }
 }
 
-fn restore(backend: &Backend) -> Stores {
+pub(crate) fn restore(backend: &Backend) -> Stores {
     let lease = quorate_lease::Options {
         min_ttl_s: 1,
         revoke_retry_ms: 7_000,

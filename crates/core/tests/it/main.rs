@@ -1,6 +1,7 @@
 //! A whole member on a simulated disk, stepped by hand.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 mod downgrade;
+mod elections;
 mod harness;
 mod member;
 mod tally;

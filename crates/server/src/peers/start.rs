@@ -76,9 +76,10 @@ pub(crate) fn start(start: Start<'_>) -> Result<Links, String> {
             .map_err(|e| format!("cannot serve other members: {e}"))?;
         tracing::info!(address = %address, "serving peer traffic");
     }
+    // They are dialed, so that one of them says so should this member be removed before it has heard anything.
     for member in start.remotes {
         let id = MemberId(member.id);
-        if id != view.member_id() && transport.add_remote(id, &member.peer_ur_ls).is_err() {
+        if id != view.member_id() && transport.add_peer(id, &member.peer_ur_ls).is_err() {
             tracing::warn!("remote-peer-id" = %id, urls = ?member.peer_ur_ls, "cannot reach a member of the cluster");
         }
     }

@@ -179,6 +179,16 @@ impl Running {
         })
     }
 
+    /// Lists the members that it opens streams to: those that it knows of, at first those of the cluster that it joined.
+    pub(crate) fn dialed(&self) -> impl Iterator<Item = (MemberId, u64)> + '_ {
+        let remotes = self.remotes.iter().filter(|_| self.peers.is_empty());
+        let remotes = remotes.filter_map(|m| {
+            let machine = m.peer_ur_ls.iter().find_map(|url| machine_at(url))?;
+            Some((MemberId(m.id), machine))
+        });
+        self.peers.iter().map(|(id, m)| (*id, *m)).chain(remotes)
+    }
+
     /// Remembers where a member is that the log does not know of: the transport reads it off its requests.
     pub(crate) fn remember(&mut self, id: MemberId, machine: u64) {
         if !self.peers.contains_key(&id) {

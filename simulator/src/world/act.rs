@@ -11,6 +11,9 @@ const REMOVAL_DELAY_MS: u64 = 1_000;
 /// Milliseconds between two steps of preparing a log segment, as in the server's workers.
 const PREPARE_PAUSE_MS: u64 = 2;
 
+/// Steps of a compaction without a pause, once nothing goes wrong any more.
+const STEPS_AT_ONCE: usize = 64;
+
 /// What an event came to: why the member cannot go on, if it cannot.
 type Acted = Result<(), String>;
 
@@ -150,6 +153,12 @@ impl World {
             }
         }
         let next_ms = machine.clock.true_ms(running.next_tick_ms - own_ms);
+        if self.is_turned_away(number) {
+            return self.retire(number, "is told that it was removed, as it dials");
+        }
+        let Some((_, running)) = split(self.machines.get_mut(&number)) else {
+            return;
+        };
         let is_over = running
             .removed_ms
             .is_some_and(|ms| own_ms >= ms + REMOVAL_DELAY_MS);
@@ -180,7 +189,13 @@ impl World {
         }
         let from = MemberId(message.from.unwrap_or(0));
         if view.is_removed(from) {
-            self.after_in(2, delivery.from, delivery.epoch, Event::ToldRemoved);
+            let sender = self.machines.get(&delivery.from);
+            if sender.is_some_and(|m| m.member_id == from) {
+                self.after_in(2, delivery.from, delivery.epoch, Event::ToldRemoved);
+            } else {
+                // It was only passed on.
+                self.return_to_sender(&delivery);
+            }
             return Ok(());
         }
         running.remember(from, delivery.from);
@@ -272,13 +287,25 @@ impl World {
     }
 
     fn compact(&mut self, number: u64) -> Acted {
+        // Steps of one row would take minutes for what was left to do by a busy cluster.
+        let at_once = if self.nemesis.is_over() {
+            STEPS_AT_ONCE
+        } else {
+            1
+        };
         let Some(running) = self.running(number) else {
             return Ok(());
         };
-        running.compaction_steps += 1;
-        let steps = running.compaction_steps;
-        if running.compact_step()? {
-            running.compaction_steps = 0;
+        let (mut is_done, mut steps) = (false, running.compaction_steps);
+        for _ in 0..at_once {
+            steps += 1;
+            is_done = running.compact_step()?;
+            if is_done {
+                break;
+            }
+        }
+        running.compaction_steps = if is_done { 0 } else { steps };
+        if is_done {
             self.hit("compaction ended");
             if steps > 2 {
                 self.hit("compaction in several steps");

@@ -37,16 +37,7 @@ impl World {
         if self.plan.is_beyond {
             return true;
         }
-        let voters = self.voters();
-        let is_lost = |id: &u64| {
-            let machine = self.machines.values().find(|m| m.member_id.0 == *id);
-            machine.is_none_or(|m| {
-                m.damage.is_some() || !m.has_joined || matches!(m.status, Status::Refused(_))
-            })
-        };
-        let lost = voters.iter().filter(|id| is_lost(id)).count();
-        let minority = voters.len().saturating_sub(1) / 2;
-        lost < minority && self.operator.is_quiet() && self.committed.len() > voters.len()
+        self.can_spare(1, None) && self.is_settled() && self.committed.len() > self.voters().len()
     }
 
     /// Lets the next operation of a kind fail.

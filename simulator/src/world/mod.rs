@@ -18,6 +18,7 @@ use crate::plan::{FaultKind, Limits, Plan};
 use crate::{Random, Trace};
 
 mod act;
+mod configuration;
 mod damage;
 mod door;
 mod lives;
@@ -27,6 +28,7 @@ mod operator;
 mod perform;
 mod send;
 
+use configuration::Configuration;
 use nemesis::Nemesis;
 use operator::Operator;
 
@@ -179,6 +181,12 @@ pub struct World {
     notes: VecDeque<Note>,
     /// The log that the cluster has agreed on.
     committed: Vec<Committed>,
+    /// At which event each of its entries was in a log first.
+    logged: Vec<u64>,
+    /// The same of entries that are not committed, by index and term.
+    unsettled: BTreeMap<(u64, u64), u64>,
+    /// The members, as who applied most has it.
+    configuration: Configuration,
     invariants: Invariants,
     operator: Operator,
     nemesis: Nemesis,
@@ -209,6 +217,9 @@ impl World {
             cancelled: BTreeSet::new(),
             notes: VecDeque::new(),
             committed: Vec::new(),
+            logged: Vec::new(),
+            unsettled: BTreeMap::new(),
+            configuration: Configuration::default(),
             invariants: Invariants::default(),
             operator: Operator::new(&plan),
             nemesis: Nemesis::new(&plan),
@@ -374,6 +385,13 @@ impl World {
     /// Returns the log that the cluster has agreed on.
     pub fn committed(&self) -> &[Committed] {
         &self.committed
+    }
+
+    /// Returns at which event, by number, a committed entry was in anybody's log first.
+    pub fn logged(&self, index: u64) -> u64 {
+        let at = usize::try_from(index.saturating_sub(1)).ok();
+        let logged = at.and_then(|at| self.logged.get(at));
+        logged.copied().unwrap_or(self.events)
     }
 
     /// Returns a machine.

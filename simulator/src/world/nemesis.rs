@@ -36,6 +36,10 @@ impl Nemesis {
         }
     }
 
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     pub(super) fn done(&self) -> u64 {
         self.done
     }

@@ -14,6 +14,7 @@ impl World {
         let view = running.member.view();
         let leads = running.member.leads();
         let (began, committed) = (leads && !running.led, view.committed());
+        self.configuration.learn(&view);
         running.led = leads;
         let mut violation = self.invariants.look(number, running);
         // Who learns late that it won an old term owes nothing of what later terms committed.
@@ -51,11 +52,19 @@ impl World {
         }
         let term = self.running(number).map_or(0, |r| r.member.view().term());
         for entry in fresh {
+            let logged = self.unsettled.get(&(entry.index, entry.term));
+            self.logged.push(logged.copied().unwrap_or(self.events));
             if entry.term < term {
                 self.hit("log entry committed by another leader");
             }
             self.fold(entry.index ^ entry.term << 40 ^ (entry.data.len() as u64) << 20);
             self.notes.push_back(Note::Committed(entry));
+        }
+        let newest = self.committed.len() as u64;
+        while let Some(first) = self.unsettled.first_entry()
+            && first.key().0 <= newest
+        {
+            first.remove();
         }
         if let Some(violation) = violation {
             self.fail(violation);

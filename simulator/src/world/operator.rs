@@ -253,13 +253,19 @@ impl World {
         match wish {
             Wish::AddLearner if members.len() < self.operator.target + 2 => Some(self.add(false)),
             Wish::Promote | Wish::AddLearner => {
+                let id = learner?.id;
+                if self.is_lost(id) {
+                    return None;
+                }
                 self.hit("learner was promoted");
-                let id = MemberId(learner?.id);
-                Some(MemberChange::Promote { id })
+                Some(MemberChange::Promote { id: MemberId(id) })
             }
             Wish::Remove if voters > 2 => {
-                let id = MemberId(members.get(at)?.id);
-                Some(MemberChange::Remove { id })
+                let member = members.get(at)?;
+                let voter = (!member.is_learner && !self.is_lost(member.id)).then_some(member.id);
+                let may_go = voter.is_none() || self.is_settled() && self.can_spare(0, voter);
+                let id = MemberId(member.id);
+                may_go.then_some(MemberChange::Remove { id })
             }
             Wish::Remove => None,
         }

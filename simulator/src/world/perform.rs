@@ -76,6 +76,8 @@ impl World {
                 overwritten = true;
             }
             let (index, entry) = Committed::of(entry);
+            let place = (index, entry.term);
+            self.unsettled.entry(place).or_insert(self.events);
             machine.log.insert(index, entry);
         }
         for change in std::mem::take(&mut actions.peers) {

@@ -179,6 +179,24 @@ impl World {
         machine.links.clone()
     }
 
+    /// Says whether somebody whom a member dials for a stream says that it was removed.
+    pub(super) fn is_turned_away(&self, number: u64) -> bool {
+        let Some(machine) = self.machines.get(&number) else {
+            return false;
+        };
+        let Some(running) = machine.running.as_ref() else {
+            return false;
+        };
+        running.dialed().any(|(id, to)| {
+            let other = self.machines.get(&to).filter(|m| m.member_id == id);
+            let view = other.and_then(|m| m.member()).map(|m| m.view());
+            view.is_some_and(|view| view.is_removed(machine.member_id))
+                && !other.is_some_and(|m| m.is_paused(self.now_ms))
+                && !self.network.is_cut(number, to, self.now_ms)
+                && !self.network.is_cut(to, number, self.now_ms)
+        })
+    }
+
     pub(super) fn tell_versions(&mut self, number: u64) {
         let now_ms = self.now_ms;
         let Some(running) = self.running(number) else {

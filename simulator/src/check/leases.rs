@@ -4,6 +4,9 @@
 //! to renew it with success, or since it was granted. Clocks of machines are read whenever that matters. What a leader
 //! before has renewed while another was chosen already is covered by the election timeout that the new one grants on top;
 //! clocks that run at different rates may take a part of that back, and that much is allowed for.
+//!
+//! A revocation names a lease by its id alone, as in etcd. One that is in a log before the id is granted anew is meant for
+//! the lease before, though it ends the new one: it is held against the time of the former.
 use std::collections::BTreeMap;
 
 use quorate_proto::etcdserverpb::InternalRaftRequest;
@@ -25,6 +28,17 @@ struct Running {
     ttl_ms: u64,
     /// The last checkpoint after that: who made it, when, and what was left.
     checkpoint: Option<(Proposer, Clocks, u64)>,
+    /// When its grant was committed.
+    granted: u64,
+}
+
+/// When an entry was in anybody's log first, and when it was committed: numbers of events.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// In a log.
+    pub logged: u64,
+    /// In the logs of a majority.
+    pub committed: u64,
 }
 
 /// The times of all leases.
@@ -34,6 +48,8 @@ pub struct LeaseTimes {
     slack_ms: u64,
     election_ms: u64,
     running: BTreeMap<i64, Running>,
+    /// Leases that ended, in order.
+    former: BTreeMap<i64, Vec<Running>>,
 }
 
 impl LeaseTimes {
@@ -43,6 +59,7 @@ impl LeaseTimes {
             slack_ms: election_ms / 2,
             election_ms,
             running: BTreeMap::new(),
+            former: BTreeMap::new(),
         }
     }
 
@@ -55,6 +72,7 @@ impl LeaseTimes {
         step: &Step,
         clocks: &Clocks,
         machine: Option<u64>,
+        times: Times,
     ) -> Result<(), Violation> {
         let Some(request) = step.request.as_deref() else {
             return Ok(());
@@ -73,15 +91,27 @@ impl LeaseTimes {
                 since: clocks.clone(),
                 ttl_ms: u64::try_from(*ttl_s).unwrap_or(0) * 1_000,
                 checkpoint: None,
+                granted: times.committed,
             };
             self.running.insert(*id, running);
         }
         if let Some(r) = &request.lease_revoke
             && step.outcome.is_ok()
             && let Some(running) = self.running.remove(&r.id)
-            && is_expiry(step, request)
         {
-            return self.judge(r.id, &running, step, clocks, machine);
+            let lives = self.former.entry(r.id).or_default();
+            lives.push(running);
+            if is_expiry(step, request) {
+                let meant = lives.iter().rfind(|life| life.granted < times.logged);
+                let Some(meant) = meant.cloned() else {
+                    let text = format!(
+                        "entry {} ends lease {} before it was granted",
+                        step.index, r.id
+                    );
+                    return Err(Violation::new("leases last as long as granted", text));
+                };
+                return self.judge(r.id, &meant, step, clocks, machine);
+            }
         }
         Ok(())
     }

@@ -45,9 +45,23 @@ impl Case {
             kind: EntryKind::Normal,
             data,
         };
-        let step = self.model.apply(&entry).unwrap().clone();
-        self.times
-            .committed(&step, &clocks.iter().copied().collect(), Some(machine))
+        let times = Times {
+            logged: 10 * entry.index,
+            committed: 10 * entry.index + 1,
+        };
+        self.entry_at(times, clocks, machine, &entry)
+    }
+
+    fn entry_at(
+        &mut self,
+        times: Times,
+        clocks: &[(u64, u64)],
+        machine: u64,
+        entry: &Entry,
+    ) -> Result<(), Violation> {
+        let step = self.model.apply(entry).unwrap().clone();
+        let clocks = clocks.iter().copied().collect();
+        self.times.committed(&step, &clocks, Some(machine), times)
     }
 
     fn grant(&mut self, clocks: &[(u64, u64)], ttl: i64) {
@@ -76,6 +90,44 @@ fn a_lease_may_end_in_its_time_and_not_before_by_the_clock_of_who_ends_it() {
     case.grant(&[(1, 100), (2, 9_000)], 5);
     let early = case.expire(&[(1, 5_100), (2, 12_000)], 2).unwrap_err();
     assert_eq!(early.check, "leases last as long as granted");
+}
+
+#[test]
+fn a_revocation_that_was_logged_before_a_grant_is_for_the_lease_before() {
+    // 1000176, 1000313: a client ends a lease and grants its id anew while the leader's revocation waits for its majority.
+    let mut case = Case::new();
+    case.grant(&[(1, 0)], 5);
+    let raw = tagged(&pb::LeaseRevokeRequest { id: 7 }, 3);
+    let len = u8::try_from(raw.len()).unwrap();
+    let data = [&[9 << 3 | 2, len], &raw[..]].concat();
+    case.entry(&[(1, 5_000)], 1, data.into()).unwrap();
+    case.grant(&[(1, 5_001)], 5);
+    let revoke = InternalRaftRequest {
+        header: Some(pb::RequestHeader {
+            id: 1 << 48 | 1,
+            ..Default::default()
+        }),
+        lease_revoke: Some(pb::LeaseRevokeRequest { id: 7 }),
+        ..Default::default()
+    };
+    let entry = Entry {
+        index: case.model.index() + 1,
+        term: 1,
+        kind: EntryKind::Normal,
+        data: revoke.encode_to_vec().into(),
+    };
+    let at = |logged| Times {
+        logged,
+        committed: 99,
+    };
+    let mut ends = |logged, ms| {
+        let mut case = case.clone_times();
+        case.entry_at(at(logged), &[(1, ms)], 1, &entry)
+    };
+    assert_eq!(ends(25, 5_002), Ok(()));
+    assert!(ends(25, 2_000).is_err());
+    assert!(ends(32, 5_002).is_err());
+    assert!(ends(5, 5_002).is_err());
 }
 
 #[test]
@@ -157,6 +209,7 @@ impl Case {
                 slack_ms: self.times.slack_ms,
                 election_ms: self.times.election_ms,
                 running: self.times.running.clone(),
+                former: self.times.former.clone(),
             },
         }
     }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use quorate_core::{Outcome, Token};
 
 use super::Workload;
-use crate::check::{Clocks, History, LeaseTimes, Ledger, Violation, holds};
+use crate::check::{Clocks, History, LeaseTimes, Ledger, Times, Violation, holds};
 use crate::model::{Entry, EntryKind, Model};
 use crate::plan::{FaultKind, Plan};
 use crate::{Committed, Note, Random, World};
@@ -212,7 +212,12 @@ impl Callers {
         }) {
             let proposer = world.machines().find(|m| step.proposer.is(m.member_id.0));
             let machine = proposer.map(|m| m.number);
-            self.times.committed(step, &Self::clocks(world), machine)?;
+            let times = Times {
+                logged: world.logged(step.index),
+                committed: world.events(),
+            };
+            self.times
+                .committed(step, &Self::clocks(world), machine, times)?;
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ impl Plan {
     pub fn draw(seed: u64, narrow: &Narrow) -> Self {
         let mut random = Random::of(seed, "plan");
         let members = random.choose(&[1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 7]);
-        let length_ms = random.choose(&[5_000, 10_000, 15_000, 20_000, 30_000, 60_000]);
+        let length_ms = random.choose(&[3_000, 5_000, 8_000, 10_000, 15_000, 30_000]);
         let clients = random.between(1, 6);
         let think_ms = random.choose(&[20, 60, 150, 400]);
         let is_beyond = random.one_in(12);

@@ -17,6 +17,9 @@ use quorate_simulator::coverage::Coverage;
 use quorate_simulator::plan::{FaultKind, Narrow};
 use quorate_simulator::{Ended, Report, Trace, run_seed, shrink};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const HELP: &str = "\
 simulator [--seeds N] [--first S] [--jobs J]   many seeds, from S on; stops at the first that fails
 simulator --minutes M [--jobs J]               random seeds for so long

@@ -1,2 +1,3 @@
 //! Seeds as tests: the same twice, and clean.
+mod found;
 mod seeds;

@@ -1,0 +1,69 @@
+//! Seeds that once failed, each in its full length of then.
+use quorate_simulator::plan::Narrow;
+use quorate_simulator::{Ended, Trace, run_seed};
+
+fn is_clean(seed: u64, seconds: u64) {
+    let length_ms = seconds * 1_000;
+    let narrow = Narrow {
+        length_ms: Some(length_ms),
+        ..Narrow::default()
+    };
+    let report = run_seed(seed, &narrow, Trace::Off);
+    assert_eq!(
+        report.ended,
+        Ended::Clean,
+        "cargo xtask sim --seed {seed} --length-ms {length_ms}"
+    );
+    assert!(report.committed > 50, "seed {seed} does something");
+}
+
+/// Raft counted from timeouts that no seed repeats; the test of it is one of `core`'s.
+#[test]
+fn seed_231_draws_election_timeouts_from_its_seed() {
+    is_clean(231, 60);
+}
+
+/// What nobody waited for any more was kept in the queue for the next leader.
+#[test]
+fn seed_424_proposes_nothing_whose_time_is_over() {
+    is_clean(424, 60);
+}
+
+/// Who passed on a proposal of a removed member was told that it was removed itself.
+#[test]
+fn seed_376_ends_no_member_that_only_passed_something_on() {
+    is_clean(376, 60);
+}
+
+/// A member that was removed before it had heard anything ran for ever, since it dialed nobody.
+#[test]
+fn seed_1001497_tells_a_new_member_that_it_was_removed() {
+    is_clean(1_001_497, 30);
+}
+
+/// The simulator took more members away than a minority: one was damaged while a healthy one was removed, or left.
+#[test]
+fn seeds_478_513_and_1000173_leave_a_quorum() {
+    is_clean(478, 20);
+    is_clean(513, 15);
+    is_clean(1_000_173, 30);
+}
+
+/// A removed member that was started again dialed nobody in the simulator.
+#[test]
+fn seed_1000017_tells_a_removed_member_that_starts_again() {
+    is_clean(1_000_017, 60);
+}
+
+/// The check took a revocation for that of the lease that has the id now.
+#[test]
+fn seeds_1000176_and_1000313_hold_a_revocation_against_the_lease_that_it_was_meant_for() {
+    is_clean(1_000_176, 20);
+    is_clean(1_000_313, 20);
+}
+
+/// The check asked for the answer to the first of two copies of a proposal, which came with a snapshot.
+#[test]
+fn seed_1000315_is_answered_at_the_second_copy() {
+    is_clean(1_000_315, 20);
+}

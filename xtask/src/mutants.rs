@@ -1,6 +1,8 @@
 //! Mutants: bugs that patches put back into a copy of the sources, to see whether the simulator finds them.
 
+mod hunt;
 mod patch;
+mod results;
 mod run;
 mod workspace;
 

@@ -2,7 +2,7 @@
 
 use super::fault::{Fault, Operation, OperationKind};
 use super::file::Content;
-use super::state::{CrashPolicy, State, Unsynced, flip_bit};
+use super::state::{CrashPolicy, State, Unsynced, flip_bit, input_output_error};
 use super::tree::{NodeId, Tree};
 use crate::{Disk, File, Mapped, OpenMode};
 use parking_lot::Mutex;
@@ -134,6 +134,18 @@ impl SimDisk {
         Ok(())
     }
 
+    /// Makes a sector of a file unreadable, numbered from 0: reads and maps that touch it fail until it is written again, also
+    /// after a power loss; counts as no operation.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn spoil_sector(&self, path: &Path, sector: usize) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let id = state.tree.find(path)?;
+        state.tree.file_mut(id)?.content.spoil(sector);
+        Ok(())
+    }
+
     fn begin(&self, kind: OperationKind, path: &Path) -> io::Result<()> {
         self.state.lock().begin(kind, path).map(|_| ())
     }
@@ -245,10 +257,13 @@ impl File for SimFile {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let fault = state.begin(OperationKind::Read, &self.path)?;
-        let bytes = state.tree.file(self.id)?.content.bytes();
+        let content = &state.tree.file(self.id)?.content;
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let from = bytes.get(offset..).unwrap_or_default();
+        let from = content.bytes().get(offset..).unwrap_or_default();
         let mut count = from.len().min(buf.len());
+        if content.is_unreadable(offset, offset.saturating_add(count)) {
+            return Err(input_output_error());
+        }
         if fault == Some(Fault::ShortRead) && count > 1 {
             count = 1 + state.random.position(count - 1);
         }
@@ -298,7 +313,11 @@ impl File for SimFile {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let fault = state.begin(OperationKind::Map, &self.path)?;
-        let mut bytes = state.tree.file(self.id)?.content.bytes().to_vec();
+        let content = &state.tree.file(self.id)?.content;
+        if content.is_unreadable(0, content.len()) {
+            return Err(input_output_error());
+        }
+        let mut bytes = content.bytes().to_vec();
         if fault == Some(Fault::FlipBit) {
             flip_bit(&mut bytes, &mut state.random);
         }

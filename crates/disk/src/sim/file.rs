@@ -1,7 +1,7 @@
 //! The content of a simulated file: what is seen, and what a power loss may leave of it.
 
 use super::random::Random;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The unit that a power loss keeps or loses as a whole, in bytes.
 pub const SECTOR_BYTES: usize = 512;
@@ -28,6 +28,8 @@ pub(super) struct Content {
     lengths: Vec<usize>,
     /// Which sectors have space reserved.
     reserved: Vec<bool>,
+    /// Sectors that cannot be read until they are written again.
+    unreadable: BTreeSet<usize>,
 }
 
 impl Content {
@@ -40,6 +42,22 @@ impl Content {
             reserved: vec![true; sectors],
             ..Content::default()
         }
+    }
+
+    /// Makes a sector unreadable.
+    pub(super) fn spoil(&mut self, sector: usize) {
+        self.unreadable.insert(sector);
+    }
+
+    /// Says whether a sector of a range of bytes cannot be read.
+    pub(super) fn is_unreadable(&self, from: usize, to: usize) -> bool {
+        !self.unreadable.is_empty() && self.unreadable.range(sectors_of(from, to)).next().is_some()
+    }
+
+    /// Returns the sectors that cannot be read, to be kept over a power loss.
+    pub(super) fn with_unreadable_of(mut self, before: &Content) -> Content {
+        self.unreadable.clone_from(&before.unreadable);
+        self
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -77,6 +95,7 @@ impl Content {
         let end = offset + bytes.len();
         for sector in sectors_of(offset, end) {
             self.remember(sector);
+            self.unreadable.remove(&sector);
         }
         self.mark_reserved(offset, end);
         if end > self.seen.len() {
@@ -93,7 +112,9 @@ impl Content {
             self.remember(sector);
         }
         if len < self.seen.len() {
-            self.reserved.truncate(len.div_ceil(SECTOR_BYTES));
+            let sectors = len.div_ceil(SECTOR_BYTES);
+            self.reserved.truncate(sectors);
+            self.unreadable.split_off(&sectors);
         }
         self.seen.resize(len, 0);
         if self.lengths.len() >= LENGTHS_MAX {

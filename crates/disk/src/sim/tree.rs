@@ -232,7 +232,8 @@ impl Tree {
             let node = match node {
                 Node::Dir(dir) => Node::Dir(dir.clone()),
                 Node::File(file) => Node::File(FileNode {
-                    content: Content::durable(content(*id, &file.content)),
+                    content: Content::durable(content(*id, &file.content))
+                        .with_unreadable_of(&file.content),
                     ..FileNode::default()
                 }),
             };

@@ -250,3 +250,31 @@ fn power_off_stops_everything_and_keeps_the_state_before() {
     assert!(file.try_lock().unwrap());
     file.sync_data().unwrap();
 }
+
+#[test]
+fn an_unreadable_sector_stays_so_until_it_is_written_again() {
+    let (disk, file) = disk_with_file(3 * SECTOR_BYTES);
+    disk.spoil_sector(Path::new(FILE), 1).unwrap();
+    let sector = SECTOR_BYTES as u64;
+    let read = |file: &dyn File, offset: u64| {
+        let mut bytes = [0; SECTOR_BYTES];
+        file.read_at(&mut bytes, offset)
+    };
+    let is_bad = |result: std::io::Result<usize>| {
+        result.is_err_and(|e| e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()))
+    };
+    assert_eq!(read(&*file, 0).unwrap(), SECTOR_BYTES);
+    assert_eq!(read(&*file, 2 * sector).unwrap(), SECTOR_BYTES);
+    assert!(is_bad(read(&*file, sector)));
+    assert!(is_bad(read(&*file, 1)), "a read that ends in it");
+    assert!(file.map().is_err());
+    let crashed = disk.crash(&CrashPolicy::KeepAll);
+    let again = crashed.open(Path::new(FILE), OpenMode::ReadWrite).unwrap();
+    assert!(is_bad(read(&*again, sector)), "a power loss heals nothing");
+    again.write_all_at(&[2; SECTOR_BYTES], sector).unwrap();
+    assert_eq!(read(&*again, sector).unwrap(), SECTOR_BYTES);
+    assert!(is_bad(read(&*file, sector)), "the old disk is as it was");
+    file.set_len(sector).unwrap();
+    file.set_len(3 * sector).unwrap();
+    assert_eq!(read(&*file, sector).unwrap(), SECTOR_BYTES);
+}

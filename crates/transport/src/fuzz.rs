@@ -8,6 +8,7 @@ use quorate_proto::etcdserverpb::Member;
 use quorate_proto::raftpb::{Entry, Message, MessageType};
 
 use crate::codec::{Chunks, Decoder, StreamKind, Unsealer, encode_batch, encode_heartbeat, seal};
+use crate::inbound::is_taken;
 use crate::time::parse_rfc3339;
 use crate::url::PeerUrl;
 use crate::version::Version;
@@ -36,6 +37,19 @@ pub fn pass_damaged(message: &Message, bit: u64) -> bool {
     let mut unsealer = Unsealer::default();
     unsealer.push(&bytes);
     matches!(unsealer.next(), Ok(Some(_)))
+}
+
+/// Says whether the image of a snapshot is still taken with one of its bits turned round, or one of its checksum's, which must
+/// never be.
+///
+/// For simulations, as [`pass_damaged`].
+pub fn pass_damaged_image(image: &[u8], bit: u64) -> bool {
+    const PIECE_BYTES: usize = 32 << 10;
+    let mut sealed = image.to_vec();
+    sealed.extend_from_slice(&crc32fast::hash(image).to_be_bytes());
+    let position = usize::try_from(bit / 8 % sealed.len() as u64).unwrap_or(0);
+    sealed[position] ^= 1 << (bit % 8);
+    is_taken(&sealed, PIECE_BYTES)
 }
 
 /// A small generator of numbers; the same seed gives the same ones.

@@ -7,7 +7,7 @@ mod raft;
 mod route;
 mod snapshot;
 
-pub(crate) use snapshot::RECEIVED_MAX;
+pub(crate) use snapshot::{RECEIVED_MAX, is_taken};
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -16,6 +16,7 @@
 //! A run has three phases: faults within what the atlas allows, then none, in which the cluster must serve soon and all
 //! members must agree, then a restart of everything, which must change nothing.
 
+mod canary;
 pub mod check;
 pub mod client;
 mod clock;
@@ -30,6 +31,7 @@ mod shrink;
 mod trace;
 mod world;
 
+pub use canary::{Lie, run_lie};
 pub use clock::Clock;
 pub use node::Machine;
 pub use random::Random;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use quorate_simulator::check::Violation;
 use quorate_simulator::coverage::Coverage;
 use quorate_simulator::plan::{FaultKind, Narrow};
-use quorate_simulator::{Ended, Report, Trace, run_seed, shrink};
+use quorate_simulator::{Ended, Lie, Report, Trace, run_lie, run_seed, shrink};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -25,6 +25,7 @@ simulator [--seeds N] [--first S] [--jobs J]   many seeds, from S on; stops at t
 simulator --minutes M [--jobs J]               random seeds for so long
 simulator --seed N                             one seed with its whole trace
 simulator shrink --seed N                      the smallest run that fails in the same way
+simulator canary                               lies that the checks must see through
   --without KIND[,KIND]    kinds of faults left out
   --faults N               faults that happen at most
   --operations N           operations that clients begin at most
@@ -38,6 +39,7 @@ simulator shrink --seed N                      the smallest run that fails in th
 #[derive(Default)]
 struct Asked {
     shrink: bool,
+    canary: bool,
     seed: Option<u64>,
     seeds: Option<u64>,
     first: u64,
@@ -64,6 +66,7 @@ fn parse(args: &[String]) -> Result<Asked, String> {
         };
         match arg.as_str() {
             "shrink" => asked.shrink = true,
+            "canary" => asked.canary = true,
             "--quiet" => asked.quiet = true,
             "--all" => asked.all = true,
             "--keep-going" => asked.keep_going = true,
@@ -103,10 +106,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let is_fine = match (asked.seed, asked.shrink) {
-        (Some(seed), true) => shrink_one(seed, &asked.narrow),
-        (Some(seed), false) => trace_one(seed, &asked),
-        (None, _) => many(&asked),
+    let is_fine = match asked.seed {
+        _ if asked.canary => Lie::ALL.iter().fold(true, |all, lie| sing(*lie) && all),
+        Some(seed) if asked.shrink => shrink_one(seed, &asked.narrow),
+        Some(seed) => trace_one(seed, &asked),
+        None => many(&asked),
     };
     if is_fine {
         ExitCode::SUCCESS
@@ -117,7 +121,11 @@ fn main() -> ExitCode {
 
 /// Runs a seed; a panic of what it runs is a violation.
 fn caught(seed: u64, narrow: &Narrow, trace: Trace) -> Report {
-    let result = panic::catch_unwind(AssertUnwindSafe(|| run_seed(seed, narrow, trace)));
+    watched(seed, || run_seed(seed, narrow, trace))
+}
+
+fn watched(seed: u64, run: impl FnOnce() -> Report) -> Report {
+    let result = panic::catch_unwind(AssertUnwindSafe(run));
     result.unwrap_or_else(|payload| {
         let text = payload
             .downcast_ref::<String>()
@@ -196,6 +204,29 @@ fn shrink_one(seed: u64, narrow: &Narrow) -> bool {
     };
     println!("the smallest run that fails in the same way:");
     println!("cargo xtask sim --seed {seed}{}", flags(&smallest));
+    false
+}
+
+/// Seeds within which each lie must be found out.
+const CANARY_SEEDS: u64 = 20;
+
+/// Says whether a lie is found out within a few seeds, each of which is clean without it.
+fn sing(lie: Lie) -> bool {
+    panic::set_hook(Box::new(|_| {}));
+    let first = lie.first_seed();
+    for seed in first..first + CANARY_SEEDS {
+        let truth = watched(seed, || run_lie(seed, None));
+        if let Ended::Violated(violation) = truth.ended {
+            println!("canary: seed {seed} fails without a lie: {violation}");
+            return false;
+        }
+        let lied = watched(seed, || run_lie(seed, Some(lie)));
+        if let Ended::Violated(violation) = lied.ended {
+            println!("canary: {lie}: found at seed {seed}: {violation}");
+            return true;
+        }
+    }
+    println!("canary: {lie}: not found in {CANARY_SEEDS} seeds: the checks see nothing");
     false
 }
 

@@ -67,7 +67,7 @@ impl Report {
 
 /// From this seed on clients do everything, and all answers are held against the model; before it they do little else
 /// than put, and so do more of it.
-const EVERYTHING_FROM: u64 = 1_000_000;
+pub(crate) const EVERYTHING_FROM: u64 = 1_000_000;
 
 /// Runs a seed with the clients that its plan asks for.
 pub fn run_seed(seed: u64, narrow: &Narrow, trace: Trace) -> Report {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::workspace::{cargo, check, root};
-use crate::{Outcome, fuzz, layers, tidy};
+use crate::{Outcome, fuzz, layers, sim, tidy};
 
 /// Crates that strangers may use alone, and those that they need.
 const PACKAGES: &[&str] = &[
@@ -73,6 +73,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "fuzz smoke",
         run: fuzz::smoke,
+    },
+    Step {
+        name: "sim",
+        run: sim::smoke,
     },
 ];
 

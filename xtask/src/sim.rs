@@ -21,3 +21,18 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     }
     check(cargo().args(PROGRAM).arg("--").args(args))
 }
+
+/// Runs a few seeds of both kinds of clients, and lies that the checks must find: proof that they can.
+pub(crate) fn smoke() -> Outcome {
+    let runs: [&[&str]; 3] = [
+        &["canary"],
+        &["--quiet", "--jobs", "2", "--first", "1", "--seeds", "150"],
+        &[
+            "--quiet", "--jobs", "2", "--first", "1000001", "--seeds", "150",
+        ],
+    ];
+    for args in runs {
+        check(cargo().args(PROGRAM).arg("--").args(args))?;
+    }
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! Runs of whole clusters; `cargo xtask sim` runs many more.
 use quorate_simulator::plan::Narrow;
-use quorate_simulator::{Ended, Report, Trace, run_seed};
+use quorate_simulator::{Ended, Lie, Report, Trace, run_lie, run_seed};
 
 /// Shorter than the program's, since tests are built without optimization.
 fn short() -> Narrow {
@@ -58,5 +58,15 @@ fn seeds_are_clean_and_do_what_they_should() {
         "put acknowledged",
     ] {
         assert!(coverage.count(name) > 0, "{name:?} never happened");
+    }
+}
+
+#[test]
+fn a_lie_is_found_out_within_a_few_seeds() {
+    for lie in Lie::ALL {
+        let first = lie.first_seed();
+        let is_found = |seed| matches!(run_lie(seed, Some(*lie)).ended, Ended::Violated(_));
+        assert!((first..first + 20).any(is_found), "{lie}");
+        assert_eq!(run_lie(first, None).ended, Ended::Clean);
     }
 }

@@ -7,6 +7,7 @@ pub const NAMES: &[&str] = &[
     // Members.
     "member became leader", "leader changed with writes in flight", "leader handed over for a slow disk",
     "member applied its own removal", "member was told that it is removed", "member joined", "learner was promoted",
+    "member's addresses were updated",
     "member was wiped and replaced", "only voter wrote its log itself",
     // Starts and ends.
     "process killed", "power lost", "power lost everywhere at once", "power lost inside a disk operation",
@@ -14,32 +15,36 @@ pub const NAMES: &[&str] = &[
     "power lost while compacting", "power lost while saving a snapshot", "power lost while preparing a segment",
     "power lost with a log write under way", "stopped in order", "stopped in order while leading",
     "restarted with other limits", "log was longer than the state at a start",
-    "start failed and was tried again",
+    "start failed and was tried again", "member went on alone", "backup became a new cluster",
+    "backup became a new cluster at a higher revision",
     // The log and snapshots.
     "log segment was released", "log segment was prepared ahead", "snapshot saved",
     "snapshot sent", "snapshot was lost on its way", "snapshot received", "snapshot installed",
     "snapshot installed while compacting", "snapshot installed while flushing", "snapshot not wanted when it came",
     "compaction ended", "compaction in several steps", "entry overwritten in a log",
     // Messages.
-    "message lost", "message came twice", "message overtook another", "message damaged and refused",
+    "message lost", "message came twice", "message overtook another", "message damaged and refused", "image damaged and refused",
     "message for another member dropped", "link cut one way", "member cut off", "leader cut off",
     "cluster cut in two", "two reach each other only through a third",
     // Disks.
     "sync failed", "write failed", "read failed", "read was damaged", "write was lost", "write went astray",
-    "bit rotted in the log", "bit rotted in the database", "bit rotted in a snapshot", "disk full",
+    "sector became unreadable", "bit rotted in the log", "bit rotted in the database", "bit rotted in a snapshot", "disk full",
     "disk stalled for an election timeout", "member refused to start on a damaged disk",
     "member stopped at a failed disk", "member stopped on a damaged disk", "cluster stopped beyond the atlas",
     // Time.
     "clock ran fast", "clock ran slow", "clock jumped", "wall clock jumped", "member paused", "leader paused",
     "late ticks were made up for",
     // Clients.
-    "put acknowledged", "put failed", "put lost with its member", "read answered", "watch read an event",
+    "put acknowledged", "put failed", "put refused for lack of space", "put lost with its member", "read answered",
     "watch stream crossed an installation", "log entry committed by another leader",
     // Clients that are held against the model.
     "token waits for the log", "token refused", "refused at the door", "lease not found", "lease renewed",
+    "lease compared with its checkpoint",
     "time to live told", "question about a lease forwarded", "leases listed", "client found nobody",
     "linearizable read failed", "client gave up waiting", "request lost with its member",
-    "whole state compared with the model", "logged in", "leadership asked to move", "downgrade asked for",
+    "whole state compared with the model", "logged in", "leadership asked to move", "leadership moved",
+    "downgrade asked for", "downgrade found possible", "downgrade began", "downgrade canceled",
+    "members changed, as the model says", "change of members refused, as the model says",
     "only voter read at once", "damaged member could not read", "linearizable read", "serializable read",
     "login refused", "refused before hashing", "watcher asked for", "watch stream broken off", "watch stream stalled",
     "watcher resumed elsewhere", "watcher created", "watcher told of events", "watcher told of progress",

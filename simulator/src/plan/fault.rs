@@ -104,6 +104,8 @@ kinds! {
     Membership "membership" EveryMs [10_000, 4_000];
     /// Leadership is moved.
     Transfer "transfer" EveryMs [8_000, 2_000];
+    /// A sector can be read no more, until it is written again.
+    Latent "latent" EveryMs [12_000, 5_000];
 }
 
 impl FaultKind {
@@ -182,7 +184,7 @@ impl FaultKind {
         use FaultKind as K;
         matches!(
             self,
-            K::Rot | K::ReadRot | K::LostWrite | K::StrayWrite | K::Wipe
+            K::Rot | K::ReadRot | K::LostWrite | K::StrayWrite | K::Wipe | K::Latent
         )
     }
 }

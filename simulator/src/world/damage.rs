@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 
 use quorate_core::BACKEND_FILE;
-use quorate_disk::{Disk as _, Fault, OperationKind};
+use quorate_disk::{Disk as _, Fault, OperationKind, SECTOR_BYTES};
 
 use super::World;
 use crate::Random;
@@ -58,6 +58,7 @@ impl World {
         }
         let done = match kind {
             FaultKind::Rot => self.rot(number, random),
+            FaultKind::Latent => self.spoil_sector(number, random),
             FaultKind::ReadRot => self.spoil_next(number, OperationKind::Read, Fault::FlipBit),
             FaultKind::LostWrite => self.spoil_next(number, OperationKind::Write, Fault::LoseWrite),
             _ => {
@@ -113,6 +114,19 @@ impl World {
         machine.is_faulty = true;
         machine.hides = u8::from(what == "bit rotted in the log");
         Some(what)
+    }
+
+    /// Makes a sector of a member that runs unreadable: every read of it fails from now on.
+    fn spoil_sector(&mut self, number: u64, random: &mut Random) -> Option<&'static str> {
+        let machine = self.machines.get_mut(&number)?;
+        machine.running.as_ref()?;
+        let (path, _) = pick_file(machine, random)?;
+        let len = machine.disk.peek(&path).ok()?.len();
+        let sectors = len.div_ceil(SECTOR_BYTES) as u64;
+        let sector = usize::try_from(random.below(sectors)).ok()?;
+        machine.disk.spoil_sector(&path, sector).ok()?;
+        machine.is_faulty = true;
+        Some("sector became unreadable")
     }
 
     /// Leaves a disk without space, or gives it back.

@@ -134,7 +134,11 @@ impl World {
             FaultKind::WriteFailure => self.fail_next(victim, OperationKind::Write, "write failed"),
             FaultKind::ReadFailure => self.fail_next(victim, OperationKind::Read, "read failed"),
             FaultKind::Full => self.fill(victim, random),
-            FaultKind::Rot | FaultKind::ReadRot | FaultKind::LostWrite | FaultKind::StrayWrite => {
+            FaultKind::Rot
+            | FaultKind::Latent
+            | FaultKind::ReadRot
+            | FaultKind::LostWrite
+            | FaultKind::StrayWrite => {
                 self.damage(victim, kind, random);
             }
             FaultKind::Wipe => self.wipe(victim),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use quorate_core::SnapshotSource;
 use quorate_proto::MemberId;
 use quorate_proto::raftpb::{Message, MessageType};
-use quorate_transport::fuzz::pass_damaged;
+use quorate_transport::fuzz::{pass_damaged, pass_damaged_image};
 
 use super::act::image_index;
 use super::{Delivery, Event, World};
@@ -96,7 +96,7 @@ impl World {
                 }
             }
             Fate::Damaged(ms) if is_there => {
-                self.damaged(from, number, ms, &message, image.is_some())
+                self.damaged(from, number, ms, &message, image.as_ref());
             }
             _ => {
                 self.hit("message lost");
@@ -122,16 +122,23 @@ impl World {
     }
 
     /// A message whose bytes change: the checksums of the transport must find it.
-    fn damaged(&mut self, from: u64, to: u64, ms: u64, message: &Message, has_image: bool) {
+    fn damaged(&mut self, from: u64, to: u64, ms: u64, message: &Message, image: Option<&Image>) {
         let bit = self.random.number();
-        if pass_damaged(message, bit) {
+        let is_taken = match image {
+            Some(image) => pass_damaged_image(image, bit),
+            None => pass_damaged(message, bit),
+        };
+        if is_taken {
             let text = format!("a message from m{from} to m{to} with a wrong bit ({bit}) is taken");
             return self.fail(Violation::new("checksums on links", text));
         }
-        self.hit("message damaged and refused");
+        self.hit(match image {
+            Some(_) => "image damaged and refused",
+            None => "message damaged and refused",
+        });
         let _ = ms;
         let id = MemberId(message.to.unwrap_or(0));
-        self.report_lost(from, id, has_image);
+        self.report_lost(from, id, image.is_some());
     }
 
     /// Tells a sender that a message was lost: always for a snapshot, sometimes for others.

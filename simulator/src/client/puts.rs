@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 
 use quorate_auth::Identity;
-use quorate_core::{Applied, Outcome, Request, Submission, Token};
+use quorate_core::{Applied, Error, Outcome, Request, Submission, Token};
 use quorate_proto::etcdserverpb as pb;
 
 use super::Workload;
@@ -77,7 +77,8 @@ impl Puts {
         let (token, waiting) = match self.random.below(12) {
             0..7 => {
                 let key = format!("k{}", self.random.below(KEYS));
-                let size = usize::try_from(self.random.choose(&[0, 0, 10, 300])).unwrap_or(0);
+                let size =
+                    usize::try_from(self.random.choose(&[0, 0, 10, 300, 1_500])).unwrap_or(0);
                 let value = format!("{}{}", self.number, "x".repeat(size));
                 let put = pb::PutRequest {
                     key: key.clone().into(),
@@ -134,6 +135,9 @@ impl Puts {
                     let text = format!("revision {} was given to two writes", result.revision);
                     return Err(Violation::new("one write each revision", text));
                 }
+            }
+            (Waiting::Put { .. }, Outcome::Failed(Error::NoSpace)) => {
+                world.hit("put refused for lack of space");
             }
             (Waiting::Put { .. }, _) => world.hit("put failed"),
             (Waiting::Read { newest }, Outcome::ReadReady) => {

@@ -59,6 +59,9 @@ pub struct Limits {
     pub bcrypt_cost: u32,
 }
 
+/// Quotas of the database: little more than an empty one takes.
+const QUOTAS_BYTES: [u64; 3] = [64 << 10, 100 << 10, 200 << 10];
+
 /// Time to live of tokens, in milliseconds.
 const TOKEN_TTL_MS: u64 = 300_000;
 
@@ -115,6 +118,13 @@ impl Limits {
         limits
     }
 
+    /// Draws a quota of the database, which few runs have: what there is no room for is refused until an alarm is cleared.
+    pub(crate) fn draw_quota(&mut self, random: &mut Random) {
+        if random.one_in(10) {
+            self.quota_bytes = i64::try_from(random.choose(&QUOTAS_BYTES)).unwrap_or(0);
+        }
+    }
+
     /// Draws what may differ between members and between two starts of one.
     pub(crate) fn draw_own(&mut self, random: &mut Random) {
         self.snapshot_count = random.choose(&[5, 20, 60, 300]);
@@ -132,6 +142,9 @@ impl Limits {
         self.outbox_bytes = size(random, &[256, 4 << 10, 48 << 10]);
         self.watch_revisions = size(random, &[2, 20, 1_000]);
         self.sync_ms = random.choose(&[1, 3, 10, 40]);
+        if self.quota_bytes > 0 {
+            self.quota_bytes = i64::try_from(random.choose(&QUOTAS_BYTES)).unwrap_or(0);
+        }
     }
 
     /// Returns the election timeout, in milliseconds.

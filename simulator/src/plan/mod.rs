@@ -58,7 +58,8 @@ impl Plan {
         let clients = random.between(1, 6);
         let think_ms = random.choose(&[20, 60, 150, 400]);
         let is_beyond = random.one_in(12);
-        let limits = Limits::draw(&mut Random::of(seed, "limits"));
+        let mut limits = Limits::draw(&mut Random::of(seed, "limits"));
+        limits.draw_quota(&mut Random::of(seed, "quota"));
         let mut faults = Faults::draw(&mut Random::of(seed, "faults"), is_beyond);
         faults.remove(&narrow.without);
         Self {

@@ -35,7 +35,7 @@ pub use canary::{Lie, run_lie};
 pub use clock::Clock;
 pub use node::Machine;
 pub use random::Random;
-pub use run::{Ended, Report, run, run_seed};
+pub use run::{EVERYTHING_FROM, Ended, Report, run, run_seed};
 pub use shrink::shrink;
 pub use trace::Trace;
 pub use world::{Committed, Note, World};

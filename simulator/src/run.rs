@@ -67,7 +67,7 @@ impl Report {
 
 /// From this seed on clients do everything, and all answers are held against the model; before it they do little else
 /// than put, and so do more of it.
-pub(crate) const EVERYTHING_FROM: u64 = 1_000_000;
+pub const EVERYTHING_FROM: u64 = 1_000_000;
 
 /// Runs a seed with the clients that its plan asks for.
 pub fn run_seed(seed: u64, narrow: &Narrow, trace: Trace) -> Report {
@@ -132,6 +132,8 @@ impl Run<'_> {
         self.idle()?;
         let states = self.agree()?;
         self.workload.check(self.world)?;
+        self.world.try_copies(&states);
+        self.pump()?;
         self.world.restart_everything();
         self.converge("after the restart of everything")?;
         self.agree()?;

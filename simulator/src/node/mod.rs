@@ -12,10 +12,12 @@ use crate::clock::Clock;
 use crate::plan::Limits;
 use crate::{Committed, Random};
 
+mod copies;
 mod images;
 mod running;
 mod start;
 
+pub(crate) use copies::BUMP;
 pub(crate) use images::{Image, make as make_image};
 pub(crate) use running::Running;
 

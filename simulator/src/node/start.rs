@@ -46,7 +46,7 @@ impl Machine {
         self.run(opened, remotes, now_ms)
     }
 
-    fn bootstrap_options(&self, disk: &Arc<dyn Disk>) -> bootstrap::Options {
+    pub(super) fn bootstrap_options(&self, disk: &Arc<dyn Disk>) -> bootstrap::Options {
         let joins = matches!(self.start, Start::Join { .. });
         let has_log = Wal::exists(disk.as_ref(), &Self::wal_dir()).unwrap_or(false);
         bootstrap::Options {
@@ -145,7 +145,7 @@ impl Machine {
         Ok(found)
     }
 
-    fn config(&mut self, now_ms: u64) -> Config {
+    pub(super) fn config(&mut self, now_ms: u64) -> Config {
         let limits = &self.limits;
         let wall_ms = WALL_MS + now_ms;
         Config {

@@ -1,7 +1,10 @@
 //! Starts and ends of members.
+use std::collections::BTreeMap;
+
 use super::{Event, Note, World};
-use crate::check::Violation;
-use crate::node::Status;
+use crate::Machine;
+use crate::check::{State, Violation};
+use crate::node::{BUMP, Status};
 use crate::plan::FaultKind;
 
 /// How long a member that stops waits for another to lead, as in the server's engine.
@@ -266,6 +269,43 @@ impl World {
         }
     }
 
+    /// Tries what an operator makes of the data of one member: it goes on alone, or a backup of it becomes a new cluster.
+    pub(crate) fn try_copies(&mut self, states: &BTreeMap<u64, State>) {
+        let sound: Vec<u64> = states
+            .keys()
+            .copied()
+            .filter(|n| !self.may_fail(*n) && self.machine(*n).is_some_and(Machine::votes))
+            .collect();
+        let (Some(number), way) = (self.random.pick(&sound), self.random.below(3)) else {
+            return;
+        };
+        let now_ms = self.now_ms;
+        let revision = states.get(&number).map_or(0, |state| state.revision);
+        let Some(machine) = self.machines.get_mut(&number) else {
+            return;
+        };
+        let (tried, name) = match way {
+            0 => (
+                machine.go_on_alone(now_ms, revision),
+                "member went on alone",
+            ),
+            1 => (
+                machine.restore_backup(now_ms, revision, None),
+                "backup became a new cluster",
+            ),
+            _ => (
+                machine.restore_backup(now_ms, revision, Some(BUMP)),
+                "backup became a new cluster at a higher revision",
+            ),
+        };
+        self.say(|| format!("m{number}'s data: {name}"));
+        self.hit(name);
+        if let Err(why) = tried {
+            let text = format!("m{number}, {name}: {why}");
+            self.fail(Violation::new("copies hold what the member held", text));
+        }
+    }
+
     /// Says whether the member on a machine runs.
     pub fn is_up(&self, number: u64) -> bool {
         self.machine(number).is_some_and(|m| m.running.is_some())
@@ -300,7 +340,7 @@ impl World {
 
     /// Describes where everybody is, in one line.
     pub fn describe(&self) -> String {
-        let one = |m: &crate::Machine| match m.member() {
+        let one = |m: &Machine| match m.member() {
             None => format!("m{} {:?}", m.number, m.status),
             Some(member) => {
                 let view = member.view();

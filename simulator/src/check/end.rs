@@ -70,6 +70,7 @@ pub(crate) fn check_agreement(world: &World) -> Result<BTreeMap<u64, State>, Vio
             }
         };
         check_density(machine, &state)?;
+        check_digest(machine)?;
         let mut others = states.iter();
         if let Some((first, expected)) = others.find(|(_, other)| !other.agrees(&state)) {
             let text = format!("m{first} holds {expected:?}, m{number} holds {state:?}");
@@ -78,6 +79,22 @@ pub(crate) fn check_agreement(world: &World) -> Result<BTreeMap<u64, State>, Vio
         states.insert(number, state);
     }
     Ok(states)
+}
+
+/// A member that does not know its digest cannot be compared with others.
+fn check_digest(machine: &Machine) -> Result<(), Violation> {
+    let unknown = machine.member().and_then(|member| {
+        let applied = member.view().applied();
+        member.digest_at(applied).is_none().then_some(applied)
+    });
+    let Some(applied) = unknown else {
+        return Ok(());
+    };
+    let text = format!(
+        "m{} does not know its digest after entry {applied}",
+        machine.number
+    );
+    Err(Violation::new("every member knows its digest", text))
 }
 
 fn check_density(machine: &Machine, state: &State) -> Result<(), Violation> {

@@ -2,6 +2,7 @@
 use quorate_proto::MemberId;
 
 use super::{Delivery, Event, Item, Note, World};
+use crate::check::Violation;
 use crate::node::{Machine, Running};
 
 /// Ticks made up for at most after a pause, as in the server's engine.
@@ -342,6 +343,13 @@ impl World {
         let stores = running.restore(install.index)?;
         drop(running.member.handle_installed(stores));
         running.compared = install.index - 1;
+        if running.member.digest_at(install.index).is_none() {
+            let text = format!(
+                "m{number} does not know its digest after snapshot {}",
+                install.index
+            );
+            self.fail(Violation::new("every member knows its digest", text));
+        }
         self.installs += 1;
         self.say(|| format!("m{number} installs snapshot {}", install.index));
         self.hit("snapshot installed");

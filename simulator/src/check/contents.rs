@@ -130,8 +130,13 @@ fn cluster(model: &Model, place: u64, member: &Member) -> Result<(), String> {
             must.members()
         ));
     }
-    if !is.removed().all(|id| must.is_removed(id)) {
-        return Err("knows of members as removed that are not".to_owned());
+    let mut removed: Vec<u64> = is.removed().collect();
+    removed.sort_unstable();
+    if !removed.iter().copied().eq(must.removed()) {
+        let must: Vec<u64> = must.removed().collect();
+        return Err(format!(
+            "knows the members {removed:?} as removed, not {must:?}"
+        ));
     }
     let (version, downgrade) = (is.version(), is.downgrade_target());
     if version != must.version() || downgrade.as_deref() != must.downgrade() {

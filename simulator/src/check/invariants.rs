@@ -56,6 +56,13 @@ impl Invariants {
         newest.is_none_or(|(newest, _)| term >= *newest)
     }
 
+    /// Says whether a machine's member has led this term or a later one.
+    pub(crate) fn has_led(&self, number: u64, term: u64) -> bool {
+        self.leaders
+            .range(term..)
+            .any(|(_, leader)| *leader == number)
+    }
+
     fn compare(&mut self, number: u64, index: u64, digest: u64) -> Option<Violation> {
         let at = usize::try_from(index).ok()?;
         if self.digests.len() <= at {

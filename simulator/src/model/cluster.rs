@@ -1,6 +1,7 @@
 //! Members and versions.
 use std::collections::{BTreeMap, BTreeSet};
 
+use quorate_proto::etcdserverpb::Member;
 use quorate_proto::membershippb::ClusterMemberAttrSetRequest;
 use quorate_proto::raftpb::{ConfChange, ConfChangeType};
 use serde_json::Value;
@@ -22,6 +23,18 @@ pub struct Peer {
     pub is_learner: bool,
 }
 
+impl From<&Member> for Peer {
+    fn from(member: &Member) -> Self {
+        Self {
+            id: member.id,
+            name: member.name.clone(),
+            peer_urls: member.peer_ur_ls.clone(),
+            client_urls: member.client_ur_ls.clone(),
+            is_learner: member.is_learner,
+        }
+    }
+}
+
 /// Who is a member and who was, and what all of them can do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
@@ -41,6 +54,11 @@ impl Cluster {
     /// Says whether a member was removed.
     pub fn is_removed(&self, id: u64) -> bool {
         self.removed.contains(&id)
+    }
+
+    /// Lists the members that were removed, sorted by id.
+    pub fn removed(&self) -> impl Iterator<Item = u64> + '_ {
+        self.removed.iter().copied()
     }
 
     /// Returns the cluster version; empty before there is one.

@@ -3,7 +3,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use bytes::Bytes;
-use quorate_core::{ClusterMember, Outcome, Token};
+use quorate_core::{ClusterMember, MemberChange, Outcome, Token};
 use quorate_mvcc::StreamId;
 use quorate_proto::MemberId;
 use quorate_proto::raftpb::Message;
@@ -86,6 +86,17 @@ pub enum Note {
         machine: u64,
         /// Which.
         streams: Vec<StreamId>,
+    },
+    /// A change of members that the operator asked for was answered.
+    Changed {
+        /// By whom.
+        machine: u64,
+        /// What was asked for.
+        change: MemberChange,
+        /// Entries that were committed then.
+        since: u64,
+        /// How.
+        outcome: Outcome,
     },
     /// A member is ready: clients may reach it.
     Ready {
@@ -418,6 +429,11 @@ impl World {
             .filter(gone)
             .map(|m| m.number)
             .collect()
+    }
+
+    /// Says whether the member on a machine has led in this term or a later one.
+    pub fn has_led(&self, machine: u64, term: u64) -> bool {
+        self.invariants.has_led(machine, term)
     }
 
     /// Returns the machine whose member leads in the highest term.

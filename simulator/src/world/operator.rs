@@ -8,7 +8,7 @@ use quorate_proto::MemberId;
 use quorate_proto::etcdserverpb as pb;
 use quorate_server::bootstrap::Start;
 
-use super::{Event, World};
+use super::{Event, Note, World};
 use crate::Random;
 use crate::node::{Status, machine_at, peer_url};
 use crate::plan::Plan;
@@ -24,6 +24,18 @@ enum Wish {
     AddLearner,
     Promote,
     Remove,
+    Update,
+}
+
+/// Ports that members say they listen on: an update changes it and nothing else.
+const PORTS: [u64; 3] = [2380, 2381, 2382];
+
+/// A change that was asked for.
+struct Asked {
+    machine: u64,
+    change: MemberChange,
+    /// Entries that were committed then.
+    since: u64,
 }
 
 /// The operator and what waits for an answer.
@@ -34,6 +46,7 @@ pub(super) struct Operator {
     wish: Option<(Wish, u64)>,
     pending: Option<(Token, u64)>,
     mine: BTreeSet<Token>,
+    changes: BTreeMap<Token, Asked>,
     answers: BTreeMap<Token, Outcome>,
     /// Members as they were known last.
     members: Vec<pb::Member>,
@@ -48,6 +61,7 @@ impl Operator {
             wish: None,
             pending: None,
             mine: BTreeSet::new(),
+            changes: BTreeMap::new(),
             answers: BTreeMap::new(),
             members: Vec::new(),
             is_finishing: false,
@@ -68,11 +82,12 @@ impl Operator {
         if self.pending.is_some_and(|(t, _)| t == token) {
             self.pending = None;
         }
+        self.changes.remove(&token);
         self.mine.remove(&token)
     }
 
     pub(super) fn want_change(&mut self, random: &mut Random) {
-        let wishes = [Wish::AddLearner, Wish::Promote, Wish::Remove];
+        let wishes = [Wish::AddLearner, Wish::Promote, Wish::Remove, Wish::Update];
         self.wish = random.pick(&wishes).map(|wish| (wish, random.number()));
     }
 
@@ -108,7 +123,14 @@ impl World {
         self.operator.mine.remove(&token);
         if self.operator.pending.is_some_and(|(t, _)| t == token) {
             self.operator.pending = None;
-            return;
+        }
+        if let Some(asked) = self.operator.changes.remove(&token) {
+            return self.notes.push_back(Note::Changed {
+                machine: asked.machine,
+                change: asked.change,
+                since: asked.since,
+                outcome,
+            });
         }
         self.operator.answers.insert(token, outcome);
     }
@@ -168,6 +190,7 @@ impl World {
             }
             self.operator.pending = None;
             self.operator.mine.remove(&token);
+            self.operator.changes.remove(&token);
             self.cancel(token);
         }
         let Some(change) = self.wanted(&members) else {
@@ -186,8 +209,17 @@ impl World {
             return;
         };
         self.say(|| format!("the operator asks m{at} for {change:?}"));
+        let asked = change.clone();
         let token = self.ask(at, |token| Submission::ChangeMembers { token, change });
         self.operator.pending = token.map(|token| (token, self.now_ms));
+        if let Some(token) = token {
+            let asked = Asked {
+                machine: at,
+                change: asked,
+                since: self.committed.len() as u64,
+            };
+            self.operator.changes.insert(token, asked);
+        }
     }
 
     /// Starts machines for members that have none, and lets go of those whose member is gone.
@@ -268,6 +300,16 @@ impl World {
                 may_go.then_some(MemberChange::Remove { id })
             }
             Wish::Remove => None,
+            Wish::Update => {
+                let member = learner.or_else(|| members.get(at))?;
+                let machine = self.machine_of(MemberId(member.id))?;
+                let port = PORTS[usize::try_from(number % 3).unwrap_or(0)];
+                self.hit("member's addresses were updated");
+                Some(MemberChange::Update {
+                    id: MemberId(member.id),
+                    peer_urls: vec![format!("http://m{machine}:{port}")],
+                })
+            }
         }
     }
 

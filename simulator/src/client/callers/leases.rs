@@ -4,6 +4,7 @@ use quorate_auth::Operation;
 use quorate_core::{Error, Outcome, Submission};
 use quorate_proto::LeaseId;
 
+use super::draw::signed;
 use super::{Callers, Checked, Waiting};
 use crate::World;
 use crate::check::{Clocks, Violation};
@@ -71,6 +72,9 @@ impl Callers {
         if !self.door(world, machine, &identity, &operation, &keys)? {
             return Ok(());
         }
+        if what == Ask::Renew {
+            self.renewed.insert(id);
+        }
         let ask = LeaseAsk {
             id,
             what,
@@ -79,6 +83,61 @@ impl Callers {
             forwards: 0,
         };
         self.ask_at(world, machine, ask);
+        Ok(())
+    }
+
+    /// Takes that a lease was granted: renewals of an earlier one with its id do not count for it.
+    pub(super) fn lease_began(&mut self, id: i64) {
+        let is_renewal = |ask: &LeaseAsk| ask.id == id && ask.what == Ask::Renew;
+        let waits = self
+            .waiting
+            .values()
+            .any(|(_, _, waiting)| matches!(waiting, Waiting::Lease(ask) if is_renewal(ask)));
+        if !waits {
+            self.renewed.remove(&id);
+        }
+    }
+
+    /// Checks that no leader gives a lease more than was left of it at its last checkpoint, and an election timeout. Leases
+    /// that somebody has tried to renew are left out: the leader may have done so.
+    pub(super) fn check_remaining(&self, world: &mut World) -> Checked {
+        let (election_ms, ready) = (world.plan().limits.election_ms(), world.ready());
+        let extension_s = signed(election_ms.div_ceil(1_000)) + 1;
+        for machine in ready {
+            let (now_ms, Some(place)) = (world.member_now_ms(machine), Self::place(world, machine))
+            else {
+                continue;
+            };
+            let member = world.machine(machine).and_then(|m| m.member());
+            let Some(lessor) = member
+                .map(|m| &m.stores().lessor)
+                .filter(|l| l.is_primary())
+            else {
+                continue;
+            };
+            let mut compared = 0;
+            for (id, life) in self.model.leases().living() {
+                let checkpoint = life
+                    .checkpoint
+                    .filter(|(index, left)| *index <= place && *left > 0);
+                let (Some((_, left_s)), false) = (checkpoint, self.renewed.contains(&id)) else {
+                    continue;
+                };
+                let told = lessor
+                    .time_to_live(LeaseId(id), now_ms)
+                    .map(|t| t.remaining_s);
+                if told.is_some_and(|told_s| told_s > left_s + extension_s) {
+                    let text = format!(
+                        "m{machine} gives lease {id} {told:?} s, of which {left_s} s were left at a checkpoint"
+                    );
+                    return Err(Violation::new("no lease outlives its checkpoints", text));
+                }
+                compared += 1;
+            }
+            if compared > 0 {
+                world.hit("lease compared with its checkpoint");
+            }
+        }
         Ok(())
     }
 

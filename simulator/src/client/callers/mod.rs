@@ -6,22 +6,24 @@
 //! | file | what clients do |
 //! |---|---|
 //! | `draw` | what they ask for |
+//! | `admin` | another leader, a downgrade, other members |
 //! | `door` | who they are, and whether a member lets them |
 //! | `propose` | what goes through the log |
 //! | `reads` | what is read at once, or after the leader was asked |
 //! | `leases` | what only the leader knows |
 //! | `users` | logging in, users and roles |
 //! | `watching` | streams of watchers that stall, break off and go on elsewhere |
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_core::{Outcome, Token};
 
 use super::Workload;
 use crate::check::{Clocks, History, LeaseTimes, Ledger, Times, Violation, holds};
-use crate::model::{Entry, EntryKind, Model};
+use crate::model::{Answer, Entry, EntryKind, Model};
 use crate::plan::{FaultKind, Plan};
 use crate::{Committed, Note, Random, World};
 
+mod admin;
 mod door;
 mod draw;
 mod leases;
@@ -30,6 +32,7 @@ mod reads;
 mod users;
 mod watching;
 
+use admin::AdminAsk;
 use draw::{Deed, Swarm};
 use leases::LeaseAsk;
 use propose::Then;
@@ -70,8 +73,8 @@ enum Waiting {
     Leases {
         place: u64,
     },
-    /// Something whose answer says nothing about the store.
-    Other,
+    /// Something about the cluster.
+    Admin(AdminAsk),
 }
 
 /// Clients that do everything.
@@ -83,6 +86,8 @@ pub struct Callers {
     ledger: Ledger,
     history: History,
     times: LeaseTimes,
+    /// Leases that somebody has tried to renew.
+    renewed: BTreeSet<i64>,
     accounts: Vec<Account>,
     /// Passwords by their hash.
     passwords: BTreeMap<String, String>,
@@ -112,6 +117,7 @@ impl Callers {
             ledger: Ledger::new(may_repeat),
             history: History::default(),
             times: LeaseTimes::new(election_ms),
+            renewed: BTreeSet::new(),
             accounts: Account::all(plan.clients),
             passwords: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -207,6 +213,10 @@ impl Callers {
             return Ok(());
         };
         self.ledger.committed(&self.model, step)?;
+        let granted = match &step.outcome {
+            Ok(Answer::Grant { id, .. }) => Some(*id),
+            _ => None,
+        };
         if step.request.as_ref().is_some_and(|r| {
             r.lease_grant.is_some() || r.lease_revoke.is_some() || r.lease_checkpoint.is_some()
         }) {
@@ -218,6 +228,9 @@ impl Callers {
             };
             self.times
                 .committed(step, &Self::clocks(world), machine, times)?;
+        }
+        if let Some(id) = granted {
+            self.lease_began(id);
         }
         Ok(())
     }
@@ -248,7 +261,7 @@ impl Callers {
             },
             Waiting::Lease(ask) => self.lease_answered(world, machine, ask, &outcome),
             Waiting::Leases { place } => self.leases_listed(world, machine, place, &outcome),
-            Waiting::Other => Ok(()),
+            Waiting::Admin(ask) => self.admin_answered(world, machine, &ask, &outcome),
         }
     }
 
@@ -268,6 +281,7 @@ impl Callers {
             self.waiting.remove(&token);
             world.cancel(token);
         }
+        self.check_remaining(world)?;
         self.look_after_streams(world)
     }
 }
@@ -310,6 +324,12 @@ impl Workload for Callers {
                 .into_iter()
                 .try_for_each(|stream| self.take(world, machine, stream)),
             Note::Ready { .. } => Ok(()),
+            Note::Changed {
+                machine,
+                change,
+                since,
+                outcome,
+            } => self.change_answered(world, machine, (&change, since), &outcome),
             Note::Ended { machine } => {
                 self.streams_ended(machine);
                 Ok(())

@@ -1,10 +1,7 @@
 //! What goes through the log.
 use quorate_auth::{Identity, Operation};
-use quorate_core::{
-    Applied, DowngradeAction, Error, Outcome, Proposal, Request, Submission, Token,
-};
+use quorate_core::{Applied, Error, Outcome, Proposal, Request, Submission, Token};
 use quorate_mvcc::validate;
-use quorate_proto::MemberId;
 use quorate_proto::etcdserverpb as pb;
 
 use super::{Callers, Checked, Waiting};
@@ -160,49 +157,6 @@ impl Callers {
                 account.token = Some(token);
             }
         }
-        Ok(())
-    }
-
-    pub(super) fn move_leader(&mut self, world: &mut World, client: u64) -> Checked {
-        let Some(leader) = world.leader().filter(|leader| world.is_ready(*leader)) else {
-            return Ok(());
-        };
-        let Some(identity) = self.identity(world, leader, client)? else {
-            return Ok(());
-        };
-        if !self.door(world, leader, &identity, &Operation::Maintenance, &[])? {
-            return Ok(());
-        }
-        let members = world.members();
-        let ids: Vec<u64> = members.iter().map(|m| m.id).chain([7]).collect();
-        let target = MemberId(self.random.pick(&ids).unwrap_or(7));
-        let token = world.submit(leader, |token| Submission::MoveLeader { token, target });
-        self.wait(world, leader, token, Waiting::Other);
-        world.hit("leadership asked to move");
-        Ok(())
-    }
-
-    pub(super) fn downgrade(
-        &mut self,
-        world: &mut World,
-        machine: u64,
-        client: u64,
-        action: DowngradeAction,
-    ) -> Checked {
-        let Some(identity) = self.identity(world, machine, client)? else {
-            return Ok(());
-        };
-        if !self.door(world, machine, &identity, &Operation::Maintenance, &[])? {
-            return Ok(());
-        }
-        let version = "3.6".to_owned();
-        let token = world.submit(machine, |token| Submission::Downgrade {
-            token,
-            action,
-            version,
-        });
-        self.wait(world, machine, token, Waiting::Other);
-        world.hit("downgrade asked for");
         Ok(())
     }
 }

@@ -168,14 +168,7 @@ impl Callers {
         let Some(view) = world.view(machine) else {
             return Ok(());
         };
-        let peer = |m: &pb::Member| Peer {
-            id: m.id,
-            name: m.name.clone(),
-            peer_urls: m.peer_ur_ls.clone(),
-            client_urls: m.client_ur_ls.clone(),
-            is_learner: m.is_learner,
-        };
-        let members: Vec<Peer> = view.members().iter().map(peer).collect();
+        let members: Vec<Peer> = view.members().iter().map(Peer::from).collect();
         let expected = self.model.cluster_at(place);
         if members != expected.members() {
             return Err(format!("lists {members:?}, not {:?}", expected.members()));

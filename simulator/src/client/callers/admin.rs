@@ -1,0 +1,227 @@
+//! What administrators ask for: another leader, a downgrade, other members.
+use quorate_auth::Operation;
+use quorate_core::{DowngradeAction, Error, MemberChange, Outcome, Submission};
+use quorate_proto::MemberId;
+
+use super::{Callers, Checked, Waiting};
+use crate::World;
+use crate::check::{Violation, refusal};
+use crate::model::{Answer, Cluster, Peer};
+
+/// Versions that are asked for: what the cluster can go down to, what it cannot, and what is none.
+const TARGETS: [&str; 5] = ["3.6", "3.6.0", "3.6.2", "3.5", "x"];
+
+/// A question about the cluster, and since when its answer may hold.
+#[derive(Clone, Debug)]
+pub(super) enum AdminAsk {
+    MoveLeader {
+        target: MemberId,
+        /// The term in which it was asked.
+        term: u64,
+        place: u64,
+    },
+    Downgrade {
+        action: DowngradeAction,
+        version: String,
+        place: u64,
+    },
+}
+
+impl Callers {
+    pub(super) fn move_leader(&mut self, world: &mut World, client: u64) -> Checked {
+        let Some(leader) = world.leader().filter(|leader| world.is_ready(*leader)) else {
+            return Ok(());
+        };
+        let Some(identity) = self.identity(world, leader, client)? else {
+            return Ok(());
+        };
+        if !self.door(world, leader, &identity, &Operation::Maintenance, &[])? {
+            return Ok(());
+        }
+        let members = world.members();
+        let ids: Vec<u64> = members.iter().map(|m| m.id).chain([7]).collect();
+        let target = MemberId(self.random.pick(&ids).unwrap_or(7));
+        let term = world.view(leader).map_or(0, |v| v.term());
+        let place = Self::place(world, leader).unwrap_or(0);
+        let token = world.submit(leader, |token| Submission::MoveLeader { token, target });
+        let ask = AdminAsk::MoveLeader {
+            target,
+            term,
+            place,
+        };
+        self.wait(world, leader, token, Waiting::Admin(ask));
+        world.hit("leadership asked to move");
+        Ok(())
+    }
+
+    pub(super) fn downgrade(
+        &mut self,
+        world: &mut World,
+        machine: u64,
+        client: u64,
+        action: DowngradeAction,
+    ) -> Checked {
+        let Some(identity) = self.identity(world, machine, client)? else {
+            return Ok(());
+        };
+        if !self.door(world, machine, &identity, &Operation::Maintenance, &[])? {
+            return Ok(());
+        }
+        let version = self.random.pick(&TARGETS).unwrap_or(TARGETS[0]).to_owned();
+        let place = Self::place(world, machine).unwrap_or(0);
+        let asked = version.clone();
+        let token = world.submit(machine, |token| Submission::Downgrade {
+            token,
+            action,
+            version: asked,
+        });
+        let ask = AdminAsk::Downgrade {
+            action,
+            version,
+            place,
+        };
+        self.wait(world, machine, token, Waiting::Admin(ask));
+        world.hit("downgrade asked for");
+        Ok(())
+    }
+
+    /// Holds an answer against what was so at some time between the question and now.
+    pub(super) fn admin_answered(
+        &self,
+        world: &mut World,
+        machine: u64,
+        ask: &AdminAsk,
+        outcome: &Outcome,
+    ) -> Checked {
+        let may_be = match ask {
+            AdminAsk::MoveLeader {
+                target,
+                term,
+                place,
+            } => match outcome {
+                Outcome::LeaderMoved => {
+                    world.hit("leadership moved");
+                    let machine = world.machine_of(*target);
+                    machine.is_some_and(|machine| world.has_led(machine, *term))
+                }
+                Outcome::Failed(Error::BadLeaderTransferee) => self.was(*place, |cluster| {
+                    let is_it = |peer: &Peer| peer.id == target.0 && !peer.is_learner;
+                    !cluster.members().iter().any(is_it)
+                }),
+                Outcome::Failed(_) => true,
+                _ => false,
+            },
+            AdminAsk::Downgrade {
+                action,
+                version,
+                place,
+            } => {
+                if matches!(outcome, Outcome::Done) {
+                    world.hit(match action {
+                        DowngradeAction::Validate => "downgrade found possible",
+                        DowngradeAction::Enable => "downgrade began",
+                        DowngradeAction::Cancel => "downgrade canceled",
+                    });
+                }
+                self.was(*place, |cluster| fits(cluster, *action, version, outcome))
+            }
+        };
+        if may_be {
+            return Ok(());
+        }
+        let text = format!("m{machine} answers {ask:?} by {outcome:?}");
+        Err(Violation::new("answers are the model's", text))
+    }
+
+    /// Holds the answer to a change of members against the log; it was asked for when so many entries were committed.
+    pub(super) fn change_answered(
+        &self,
+        world: &mut World,
+        machine: u64,
+        (change, since): (&MemberChange, u64),
+        outcome: &Outcome,
+    ) -> Checked {
+        let mut steps = (since + 1..=self.model.index()).filter_map(|i| self.model.step(i));
+        let may_be = match outcome {
+            Outcome::Members { id, members } => {
+                world.hit("members changed, as the model says");
+                let listed: Vec<Peer> = members.iter().map(Peer::from).collect();
+                is_done(change, *id, &listed)
+                    && steps.any(|s| matches!(&s.outcome, Ok(Answer::Members(m)) if *m == listed))
+            }
+            Outcome::Failed(error) => match refusal(error) {
+                Some(refused) => {
+                    world.hit("change of members refused, as the model says");
+                    steps.any(|s| s.outcome.as_ref() == Err(&refused))
+                        || !goes_through_the_log(change, error)
+                }
+                None => true,
+            },
+            _ => false,
+        };
+        if may_be {
+            return Ok(());
+        }
+        let text =
+            format!("m{machine} answers {change:?}, asked after entry {since}, by {outcome:?}");
+        Err(Violation::new("answers are the model's", text))
+    }
+
+    /// Says whether something was so about the cluster after this entry or a later one.
+    fn was(&self, place: u64, holds: impl FnMut(&Cluster) -> bool) -> bool {
+        let mut clusters = (place..=self.model.index()).map(|i| self.model.cluster_at(i));
+        let mut holds = holds;
+        clusters.any(|cluster| holds(&cluster))
+    }
+}
+
+/// Says whether an answer about a downgrade is right for the cluster as it was once.
+fn fits(cluster: &Cluster, action: DowngradeAction, version: &str, outcome: &Outcome) -> bool {
+    let target = version
+        .split('.')
+        .nth(1)
+        .map(|minor| format!("3.{minor}.0"));
+    let is_cancel = action == DowngradeAction::Cancel;
+    let is_next = cluster.version() == "3.7.0" && target.as_deref() == Some("3.6.0")
+        || cluster.version() == "3.6.0" && target.as_deref() == Some("3.5.0");
+    match outcome {
+        Outcome::Done => match action {
+            DowngradeAction::Validate => is_next && cluster.downgrade().is_none(),
+            DowngradeAction::Enable => cluster.downgrade() == target.as_deref(),
+            DowngradeAction::Cancel => cluster.downgrade().is_none(),
+        },
+        Outcome::Failed(error) => match error {
+            Error::WrongDowngradeVersion => !is_cancel && target.is_none(),
+            Error::ClusterVersionUnavailable => !is_cancel && cluster.version().is_empty(),
+            Error::InvalidDowngradeTarget => !is_cancel && !is_next,
+            Error::DowngradeInProcess => !is_cancel && cluster.downgrade().is_some(),
+            _ => true,
+        },
+        _ => false,
+    }
+}
+
+/// Says whether a list of members shows a change.
+fn is_done(change: &MemberChange, id: MemberId, members: &[Peer]) -> bool {
+    let member = members.iter().find(|m| m.id == id.0);
+    match change {
+        MemberChange::Add {
+            peer_urls,
+            is_learner,
+        } => member.is_some_and(|m| m.peer_urls == *peer_urls && m.is_learner == *is_learner),
+        MemberChange::Remove { id: asked } => *asked == id && member.is_none(),
+        MemberChange::Update {
+            id: asked,
+            peer_urls,
+        } => *asked == id && member.is_some_and(|m| m.peer_urls == *peer_urls),
+        MemberChange::Promote { id: asked } => {
+            *asked == id && member.is_some_and(|m| !m.is_learner)
+        }
+    }
+}
+
+/// Says whether a change is refused by its entry: promotions, and all changes where the quorum is guarded, may be before.
+fn goes_through_the_log(change: &MemberChange, error: &Error) -> bool {
+    let is_promotion = matches!(change, MemberChange::Promote { .. });
+    matches!(error, Error::Membership(_)) && !is_promotion
+}

@@ -57,10 +57,10 @@ impl fmt::Display for Lie {
 }
 
 /// Runs a short seed in which nothing goes wrong but this lie, if any.
-pub fn run_lie(seed: u64, lie: Option<Lie>) -> Report {
+pub fn run_lie(seed: u64, lie: Option<Lie>, narrow: &Narrow) -> Report {
     let narrow = Narrow {
-        length_ms: Some(LENGTH_MS),
-        ..Narrow::default()
+        length_ms: Some(narrow.length_ms.unwrap_or(LENGTH_MS)),
+        ..narrow.clone()
     };
     let mut plan = Plan::draw(seed, &narrow);
     plan.faults = Faults::none();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use quorate_simulator::check::Violation;
 use quorate_simulator::coverage::Coverage;
 use quorate_simulator::plan::{FaultKind, Narrow};
-use quorate_simulator::{Ended, Lie, Report, Trace, run_lie, run_seed, shrink};
+use quorate_simulator::{EVERYTHING_FROM, Ended, Lie, Report, Trace, run_lie, run_seed, shrink};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -215,12 +215,12 @@ fn sing(lie: Lie) -> bool {
     panic::set_hook(Box::new(|_| {}));
     let first = lie.first_seed();
     for seed in first..first + CANARY_SEEDS {
-        let truth = watched(seed, || run_lie(seed, None));
+        let truth = watched(seed, || run_lie(seed, None, &Narrow::default()));
         if let Ended::Violated(violation) = truth.ended {
             println!("canary: seed {seed} fails without a lie: {violation}");
             return false;
         }
-        let lied = watched(seed, || run_lie(seed, Some(lie)));
+        let lied = watched(seed, || run_lie(seed, Some(lie), &Narrow::default()));
         if let Ended::Violated(violation) = lied.ended {
             println!("canary: {lie}: found at seed {seed}: {violation}");
             return true;
@@ -287,10 +287,15 @@ fn many(asked: &Asked) -> bool {
 
 fn work(asked: &Asked, shared: &Shared, last: u64, ends: Option<Instant>) {
     while !shared.stop.load(Ordering::Relaxed) && ends.is_none_or(|ends| Instant::now() < ends) {
-        let seed = shared.next.fetch_add(1, Ordering::Relaxed);
-        if seed >= last {
+        let number = shared.next.fetch_add(1, Ordering::Relaxed);
+        if number >= last {
             return;
         }
+        // Random seeds are of both kinds of clients in turn.
+        let seed = match ends {
+            Some(_) if number.is_multiple_of(2) => number % EVERYTHING_FROM,
+            _ => number,
+        };
         let begun = cpu_time();
         let report = caught(seed, &asked.narrow, Trace::Off);
         let Ok(mut sum) = shared.sum.lock() else {

@@ -1,6 +1,6 @@
 //! Runs of whole clusters; `cargo xtask sim` runs many more.
 use quorate_simulator::plan::Narrow;
-use quorate_simulator::{Ended, Lie, Report, Trace, run_lie, run_seed};
+use quorate_simulator::{Ended, Lie, Report, Trace, run_lie, run_seed, shrink};
 
 /// Shorter than the program's, since tests are built without optimization.
 fn short() -> Narrow {
@@ -65,8 +65,28 @@ fn seeds_are_clean_and_do_what_they_should() {
 fn a_lie_is_found_out_within_a_few_seeds() {
     for lie in Lie::ALL {
         let first = lie.first_seed();
-        let is_found = |seed| matches!(run_lie(seed, Some(*lie)).ended, Ended::Violated(_));
+        let narrow = Narrow::default();
+        let run = |seed, lie| run_lie(seed, lie, &narrow).ended;
+        let is_found = |seed| matches!(run(seed, Some(*lie)), Ended::Violated(_));
         assert!((first..first + 20).any(is_found), "{lie}");
-        assert_eq!(run_lie(first, None).ended, Ended::Clean);
+        assert_eq!(run(first, None), Ended::Clean);
     }
+}
+
+#[test]
+fn a_run_that_fails_is_shrunk_to_a_smaller_one_that_fails_in_the_same_way() {
+    let seed = Lie::Revision.first_seed();
+    let check = |narrow: &Narrow| match run_lie(seed, Some(Lie::Revision), narrow).ended {
+        Ended::Clean => None,
+        Ended::Violated(violation) => Some(violation.check),
+    };
+    let whole = Narrow::default();
+    let smallest = shrink(&whole, check).unwrap();
+    assert_eq!(check(&smallest), check(&whole));
+    assert_eq!(smallest.members, Some(1));
+    assert!(smallest.operations.is_some_and(|n| n < 256), "{smallest:?}");
+    assert!(
+        smallest.length_ms.is_some_and(|ms| ms < 5_000),
+        "{smallest:?}"
+    );
 }

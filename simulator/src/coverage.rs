@@ -39,6 +39,7 @@ pub const NAMES: &[&str] = &[
     "watch stream crossed an installation", "log entry committed by another leader",
     // Clients that are held against the model.
     "token waits for the log", "token refused", "refused at the door", "lease not found", "lease renewed",
+    "lease renewed in the last moment",
     "lease compared with its checkpoint",
     "time to live told", "question about a lease forwarded", "leases listed", "client found nobody",
     "linearizable read failed", "client gave up waiting", "request lost with its member",

@@ -17,6 +17,9 @@ use crate::model::{Answer, Model, Proposer, Step};
 /// What a leader says that has not applied the first entry of its term yet, as etcd's does.
 const FOREVER_S: i64 = 9_223_372_036;
 
+/// A lease is about to end so many milliseconds before it does.
+const ENDING_MS: u64 = 50;
+
 /// What the clocks of all machines say at one moment, in milliseconds.
 pub type Clocks = BTreeMap<u64, u64>;
 
@@ -153,6 +156,17 @@ impl LeaseTimes {
             machine.unwrap_or(0)
         );
         Err(Violation::new("leases last as long as granted", text))
+    }
+
+    /// Says whether the time of a lease is about to end on the clock of a machine, or has ended a moment ago.
+    pub fn is_ending(&self, id: i64, clocks: &Clocks, machine: u64) -> bool {
+        let passed_ms = self.running.get(&id).and_then(|running| {
+            let (now, then) = (clocks.get(&machine)?, running.since.get(&machine)?);
+            Some((now.saturating_sub(*then), running.ttl_ms))
+        });
+        passed_ms.is_some_and(|(passed_ms, ttl_ms)| {
+            passed_ms + ENDING_MS >= ttl_ms && passed_ms <= ttl_ms + self.election_ms
+        })
     }
 
     /// Takes a renewal that succeeded: it was asked for when the clocks said so. `model` is as of the answer.

@@ -11,8 +11,8 @@ use super::results::Verdict;
 /// Seeds that the simulator is given at once, and how long it may take for them before one of them counts as endless.
 const CHUNK_SEEDS: u64 = 20;
 const CHUNK_TIME_MAX: Duration = Duration::from_secs(10 * 60);
-/// Where seeds of the two kinds of clients begin; chunks of them take turns.
-const KINDS: [u64; 2] = [1, 1_000_001];
+/// Where seeds of the two kinds of clients begin; chunks of them take turns, the quicker ones first.
+const KINDS: [u64; 2] = [1_000_001, 1];
 /// Time between two looks at whether it has ended.
 const LOOK: Duration = Duration::from_millis(50);
 /// Where the patched build is told which mutant is on.
@@ -128,11 +128,11 @@ mod tests {
 
     #[test]
     fn seeds_of_both_kinds_take_turns_and_none_is_run_twice() {
-        assert_eq!(chunk(0), (1, 20));
-        assert_eq!(chunk(7), (8, 13));
-        assert_eq!(chunk(20), (1_000_001, 20));
-        assert_eq!(chunk(39), (1_000_020, 1));
-        assert_eq!(chunk(40), (21, 20));
-        assert_eq!(chunk(60), (1_000_021, 20));
+        assert_eq!(chunk(0), (1_000_001, 20));
+        assert_eq!(chunk(7), (1_000_008, 13));
+        assert_eq!(chunk(20), (1, 20));
+        assert_eq!(chunk(39), (20, 1));
+        assert_eq!(chunk(40), (1_000_021, 20));
+        assert_eq!(chunk(60), (21, 20));
     }
 }

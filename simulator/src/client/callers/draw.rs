@@ -13,6 +13,8 @@ use crate::Random;
 const KEYS: u64 = 12;
 /// Leases whose ids clients choose.
 const LEASES: u64 = 6;
+/// Revisions in which a deletion is looked for.
+const DELETION_REVISIONS: usize = 40;
 /// Depth of nested transactions.
 const DEPTH: u64 = 2;
 
@@ -133,6 +135,7 @@ impl Callers {
                 let revision = match self.random.below(20) {
                     0 => newest + 1,
                     1 => -1,
+                    2..6 => self.last_deletion().unwrap_or(newest),
                     // Not at 0: the hash that it leaves is taken for that of the newest revision, as in etcd.
                     _ => (newest - signed(self.random.below(self.swarm.kept))).max(1),
                 };
@@ -155,6 +158,21 @@ impl Callers {
                 _ => DowngradeAction::Cancel,
             }),
         }
+    }
+
+    /// Returns the newest revision that deleted something, as far as it is not compacted: its tombstone must outlive a
+    /// compaction at it.
+    fn last_deletion(&self) -> Option<i64> {
+        let oldest = self.model.compact_at(self.model.index()).max(1);
+        let newest = self.model.keys().revision();
+        let deletes = |revision: &i64| {
+            let changes = self.model.changes_of(*revision);
+            changes.iter().any(|change| change.pair.is_none())
+        };
+        (oldest..=newest)
+            .rev()
+            .take(DELETION_REVISIONS)
+            .find(deletes)
     }
 
     fn has_alarm(&self) -> bool {

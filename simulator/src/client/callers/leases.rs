@@ -12,6 +12,9 @@ use crate::check::{Clocks, Violation};
 /// How often another member is asked in its stead.
 const FORWARDS_MAX: u32 = 4;
 
+/// Of leases that are about to end, one in so many is renewed, at every look.
+const LATE_ONE_IN: u64 = 4;
+
 /// A question to the leader.
 #[derive(Clone, Debug)]
 pub(super) struct LeaseAsk {
@@ -96,6 +99,25 @@ impl Callers {
         if !waits {
             self.renewed.remove(&id);
         }
+    }
+
+    /// Renews leases in the last moment, or a little later: when the leader is about to end them.
+    pub(super) fn renew_late(&mut self, world: &mut World) -> Checked {
+        let Some(leader) = world.leader().filter(|leader| world.is_ready(*leader)) else {
+            return Ok(());
+        };
+        let clocks = Self::clocks(world);
+        let living = self.model.leases().living().map(|(id, _)| id);
+        let ending: Vec<i64> = living
+            .filter(|id| self.times.is_ending(*id, &clocks, leader))
+            .collect();
+        for id in ending {
+            if self.random.one_in(LATE_ONE_IN) {
+                world.hit("lease renewed in the last moment");
+                self.renew(world, leader, 0, id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Checks that no leader gives a lease more than was left of it at its last checkpoint, and an election timeout. Leases

@@ -282,6 +282,9 @@ impl Callers {
             world.cancel(token);
         }
         self.check_remaining(world)?;
+        if !self.is_stopped {
+            self.renew_late(world)?;
+        }
         self.look_after_streams(world)
     }
 }

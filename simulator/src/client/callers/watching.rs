@@ -82,6 +82,7 @@ impl Callers {
             0 | 1 => 0,
             2 => newest + 1,
             3 => newest + signed(self.random.below(20)),
+            4 => self.model.compact_at(self.model.index()).max(1),
             _ => 1 + signed(self.random.below(newest.cast_unsigned())),
         };
         WatchCreate {

@@ -2,7 +2,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use quorate_core::{AutoCompaction, Config, Member};
+use quorate_core::{AutoCompaction, Config, LogStart, Member, Stores};
 use quorate_disk::Disk;
 use quorate_mvcc::WatchHub;
 use quorate_proto::etcdserverpb as pb;
@@ -16,6 +16,8 @@ use crate::Committed;
 const WALL_MS: u64 = 1_700_000_000_000;
 /// Version that the members run, and that the cluster agrees on.
 pub(crate) const CLUSTER_VERSION: &str = "3.7.0";
+/// Members that found a cluster at most.
+const FOUNDERS_MAX: u64 = 7;
 /// End of the name of an image that is being received.
 pub(super) const UNFINISHED_IMAGE: &str = ".snap.db.tmp";
 
@@ -26,6 +28,8 @@ pub(crate) struct Found {
     pub(crate) unapplied: u64,
     /// The log without its entries' data, for comparison with what was durable.
     pub(crate) violation: Option<String>,
+    /// How raft's configuration differs from the members that are stored with it.
+    pub(crate) mismatch: Option<String>,
 }
 
 impl Machine {
@@ -96,6 +100,7 @@ impl Machine {
             is_new,
             unapplied: last.saturating_sub(applied),
             violation: self.durable.compare(&log),
+            mismatch: compare_configuration(&log, &stores),
         };
         self.durable.restart(&log);
         self.log = log.entries.iter().map(Committed::of).collect();
@@ -173,4 +178,31 @@ impl Machine {
             cluster_version: CLUSTER_VERSION.to_owned(),
         }
     }
+}
+
+/// Compares who votes for raft with who is a member for clients, at the same place in the log.
+fn compare_configuration(log: &LogStart, stores: &Stores) -> Option<String> {
+    // The configuration begins with all founders; as members they come with the first entries.
+    if stores.backend.applied().index <= FOUNDERS_MAX {
+        return None;
+    }
+    let sorted = |ids: &[u64]| {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids
+    };
+    let members = |is_learner: bool| -> Vec<u64> {
+        let members = stores.cluster.members();
+        sorted(
+            &members
+                .filter(|m| m.is_learner == is_learner)
+                .map(|m| m.id)
+                .collect::<Vec<_>>(),
+        )
+    };
+    let conf = &log.conf_state;
+    let raft = (sorted(&conf.voters), sorted(&conf.learners));
+    let stored = (members(false), members(true));
+    (raft != stored)
+        .then(|| format!("raft has the voters and learners {raft:?}, the members are {stored:?}"))
 }

@@ -101,7 +101,7 @@ kinds! {
     /// A member loses all its data and is replaced.
     Wipe "wipe" EveryMs [20_000, 9_000];
     /// Members are added, promoted and removed.
-    Membership "membership" EveryMs [10_000, 4_000];
+    Membership "membership" EveryMs [8_000, 3_000, 1_500];
     /// Leadership is moved.
     Transfer "transfer" EveryMs [8_000, 2_000];
     /// A sector can be read no more, until it is written again.

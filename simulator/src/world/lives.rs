@@ -40,6 +40,10 @@ impl World {
         if let Some(why) = found.violation {
             return self.fail(Violation::new("durability", format!("m{number}: {why}")));
         }
+        if let Some(why) = found.mismatch {
+            let text = format!("m{number}: {why}");
+            return self.fail(Violation::new("voters are the members", text));
+        }
         self.say(|| {
             let new = if found.is_new { ", new" } else { "" };
             format!(

@@ -129,7 +129,13 @@ impl Callers {
         if may_be {
             return Ok(());
         }
-        let text = format!("m{machine} answers {ask:?} by {outcome:?}");
+        let newest = self.model.index();
+        let cluster = self.model.cluster_at(newest);
+        let text = format!(
+            "m{machine} answers {ask:?} by {outcome:?}; after entry {newest} the version is {}, on its way to {:?}",
+            cluster.version(),
+            cluster.downgrade()
+        );
         Err(Violation::new("answers are the model's", text))
     }
 
@@ -188,7 +194,8 @@ fn fits(cluster: &Cluster, action: DowngradeAction, version: &str, outcome: &Out
         Outcome::Done => match action {
             DowngradeAction::Validate => is_next && cluster.downgrade().is_none(),
             DowngradeAction::Enable => cluster.downgrade() == target.as_deref(),
-            DowngradeAction::Cancel => cluster.downgrade().is_none(),
+            // That it could not be canceled is only told to the log, as in etcd.
+            DowngradeAction::Cancel => true,
         },
         Outcome::Failed(error) => match error {
             Error::WrongDowngradeVersion => !is_cancel && target.is_none(),

@@ -249,6 +249,25 @@ impl World {
             }
             self.after(1, number, Event::Start);
         }
+        // Who was removed before it heard of anybody has nobody to ask, and would wait for ever.
+        let views: Vec<_> = self
+            .machines
+            .values()
+            .filter_map(|m| Some(m.member()?.view()))
+            .collect();
+        let forgotten: Vec<u64> = self
+            .machines
+            .values()
+            .filter(|m| m.running.is_some() && !m.has_joined)
+            .filter(|m| views.iter().any(|view| view.is_removed(m.member_id)))
+            .map(|m| m.number)
+            .collect();
+        for number in forgotten {
+            self.retire(
+                number,
+                "is let go, since it was removed before it had joined",
+            );
+        }
         for machine in self.machines.values_mut() {
             let is_member = members.iter().any(|m| m.id == machine.member_id.0);
             if !is_member && matches!(machine.status, Status::Refused(_)) && !members.is_empty() {

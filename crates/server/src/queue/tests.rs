@@ -221,7 +221,7 @@ fn nothing_is_lost_or_overtaken_and_one_is_at_it_at_a_time() {
         move || {
             for at in 0..EACH {
                 let token = number << 32 | at;
-                if number % 2 == 0 {
+                if number.is_multiple_of(2) {
                     queue.submit(&mut read(token));
                 } else {
                     let message = Message {

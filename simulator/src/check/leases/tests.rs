@@ -120,7 +120,7 @@ fn a_revocation_that_was_logged_before_a_grant_is_for_the_lease_before() {
         logged,
         committed: 99,
     };
-    let mut ends = |logged, ms| {
+    let ends = |logged, ms| {
         let mut case = case.clone_times();
         case.entry_at(at(logged), &[(1, ms)], 1, &entry)
     };

@@ -158,6 +158,11 @@ impl Door {
         is_free
     }
 
+    /// Says whether something that was written past the library is not all written.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.0.lock().rest.has_remaining()
+    }
+
     /// Writes a piece of a chunked body now. `None` when the HTTP library is at it; otherwise it is on its way and counts so
     /// many bytes, and `false` says that [`Door::poll_rest`] has to see to the rest of it.
     pub(crate) fn write(&self, make: impl FnOnce() -> Chunks) -> Option<(usize, bool)> {

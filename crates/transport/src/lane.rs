@@ -239,6 +239,10 @@ impl Lane {
                     was_used: false,
                 });
             }
+            // Somebody may have written while this task was awake, and could not wake it.
+            if door.is_some_and(|door| door.has_rest()) {
+                return Taken::Rest;
+            }
             return Taken::Nothing;
         }
         if !door.is_none_or(|door| door.disturb()) {

@@ -35,13 +35,13 @@ fn a_sleeping_engine_is_woken_by_an_event() {
 }
 
 /// Counts its turns and takes everything out.
-struct Helper {
+struct Volunteer {
     queue: Queue,
     turns: Mutex<Vec<usize>>,
     takes_more: bool,
 }
 
-impl Turns for Helper {
+impl Turns for Volunteer {
     fn help(&self, _: u32) {
         let mut taken = Taken::default();
         self.queue.take_now(&mut taken);
@@ -58,14 +58,14 @@ impl Turns for Helper {
     }
 }
 
-fn helped(takes_more: bool) -> (Queue, Arc<Helper>) {
+fn helped(takes_more: bool) -> (Queue, Arc<Volunteer>) {
     let queue = Queue::default();
-    let helper = Arc::new(Helper {
+    let helper = Arc::new(Volunteer {
         queue: queue.clone(),
         turns: Mutex::default(),
         takes_more,
     });
-    let weak: Weak<dyn Turns> = Arc::<Helper>::downgrade(&helper);
+    let weak: Weak<dyn Turns> = Arc::<Volunteer>::downgrade(&helper);
     queue.set_helper(weak);
     (queue, helper)
 }

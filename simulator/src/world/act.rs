@@ -1,4 +1,6 @@
 //! Events, one after the other, as they reach a member.
+use std::collections::BTreeMap;
+
 use quorate_proto::MemberId;
 
 use super::{Delivery, Event, Item, Note, World};
@@ -235,12 +237,17 @@ impl World {
             self.hit("snapshot received");
         }
         let index = image_index(&message);
+        let metadata = message.snapshot.as_ref().and_then(|s| s.metadata.as_ref());
+        let term = metadata.and_then(|m| m.term);
         if let Some((machine, running)) = split(self.machines.get_mut(&number)) {
             let before = running.member.view().committed();
             running.member.handle_messages(vec![*message]);
             if before < index && running.member.view().committed() >= index {
-                // What the log held up to there is replaced by the snapshot.
-                *machine.log = machine.log.split_off(&(index + 1));
+                // What the log held up to there is replaced by the snapshot; what it held behind stays only behind the
+                // same entry.
+                let rest = machine.log.split_off(&(index + 1));
+                let agrees = machine.log.get(&index).map(|entry| entry.term) == term;
+                *machine.log = if agrees { rest } else { BTreeMap::new() };
             }
         }
         Ok(())
@@ -447,7 +454,7 @@ pub(super) struct Side<'a> {
     pub(super) member_id: MemberId,
     pub(super) power_off_at: Option<u64>,
     pub(super) hides: &'a mut u8,
-    pub(super) log: &'a mut std::collections::BTreeMap<u64, crate::Committed>,
+    pub(super) log: &'a mut BTreeMap<u64, crate::Committed>,
 }
 
 pub(super) fn image_index(message: &quorate_proto::raftpb::Message) -> u64 {

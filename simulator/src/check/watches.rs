@@ -1,4 +1,9 @@
 //! Watchers: ordered, unique, complete, resumable, whole revisions, progress that is true.
+//!
+//! A compaction at a revision drops what its keys were within it before they became what they were last. Such events come or
+//! do not, and may look like those that must come, so all the ways are followed in which a revision may have been read.
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_mvcc::{WatchCreate, WatchResponse};
@@ -19,8 +24,8 @@ pub struct Watched {
     ///
     /// **Invariant:** everything that was asked for below it was delivered, each once.
     next: i64,
-    /// How many events of `next` were delivered, when it comes in fragments.
-    part: usize,
+    /// How many changes of `next` may lie behind the watcher; empty before anything of it was delivered.
+    parts: BTreeSet<usize>,
     /// Whether the answer to the create request has come on the present stream.
     is_created: bool,
     is_fragmented: bool,
@@ -53,7 +58,7 @@ impl Watched {
             span: Span::new(&key, &request.range_end),
             next: request.start_revision,
             request,
-            part: 0,
+            parts: BTreeSet::new(),
             is_created: false,
             is_fragmented: false,
         }
@@ -74,7 +79,7 @@ impl Watched {
         self.is_created = false;
         self.is_fragmented = false;
         // A revision of which only a part came is asked for again as a whole.
-        self.part = 0;
+        self.parts.clear();
         self.request.start_revision = self.next;
         self.request.clone()
     }
@@ -86,10 +91,10 @@ impl Watched {
     pub fn hear(&mut self, model: &Model, response: &WatchResponse) -> Result<Heard, Violation> {
         self.hear_one(model, response).map_err(|why| {
             let text = format!(
-                "{} {why}; it is at {}+{}: {response:?}",
+                "{} {why}; it is at {}+{:?}: {response:?}",
                 self.name(),
                 self.next,
-                self.part
+                self.parts
             );
             Violation::new("watch promises", text)
         })
@@ -165,7 +170,7 @@ impl Watched {
         if self.is_fragmented {
             return Err("hears of progress between fragments".to_owned());
         }
-        if let Some((missing, _)) = self.due(model).filter(|(due, _)| *due <= revision) {
+        if let Some(missing) = self.due(model).filter(|due| *due <= revision) {
             return Err(format!(
                 "is told of progress to {revision} without what {missing} brought"
             ));
@@ -187,53 +192,92 @@ impl Watched {
             if revision > response.revision {
                 return Err(format!("is told of {revision} under {}", response.revision));
             }
-            if self.may_be_dropped(model, &event) {
-                continue;
+            if self.parts.is_empty() || revision != self.next {
+                self.end_revision(model)?;
+                self.begin_revision(model, revision)?;
             }
-            let Some((due, changes)) = self.due(model) else {
-                return Err(format!(
-                    "is told of {revision}, which brought nothing for it"
-                ));
-            };
-            let Some(change) = changes.get(self.part).filter(|_| due == revision) else {
-                return Err(format!("is told of {revision} when {due} is due"));
-            };
-            self.compare(model, compact, change, &event)?;
-            let is_last = self.part + 1 == changes.len();
-            self.next = if is_last { due + 1 } else { due };
-            self.part = if is_last { 0 } else { self.part + 1 };
+            self.event(model, compact, &event)?;
         }
         self.is_fragmented = response.fragment;
         if response.fragment && !self.request.fragment {
             return Err("gets fragments it did not ask for".to_owned());
         }
-        if self.part > 0 && !response.fragment {
-            return Err(format!("gets only {} events of {}", self.part, self.next));
+        if !response.fragment {
+            self.end_revision(model)?;
         }
         Ok(Heard::Events(response.events.len()))
     }
 
-    /// Returns the first revision that brings something, from where the watcher is, and what it brings.
-    fn due<'a>(&self, model: &'a Model) -> Option<(i64, Vec<&'a Change>)> {
-        let wanted = |change: &Change| {
-            let left_out = match change.pair {
-                Some(_) => self.request.no_put,
-                None => self.request.no_delete,
-            };
-            self.span.has(&change.key) && !left_out && !is_superseded(model, change)
-        };
-        model.keys().next_change(self.next, wanted)
+    /// Goes to a revision of which something comes.
+    fn begin_revision(&mut self, model: &Model, revision: i64) -> Result<(), String> {
+        let is_early = |due: &i64| *due < revision;
+        if let Some(due) = self.due(model).filter(is_early) {
+            return Err(format!("is told of {revision} when {due} is due"));
+        }
+        if revision < self.next {
+            return Err(format!("is told of {revision} again"));
+        }
+        self.next = revision;
+        self.parts.insert(0);
+        Ok(())
     }
 
-    /// Says whether an event need not come, and may.
-    fn may_be_dropped(&self, model: &Model, event: &Event) -> bool {
-        let (Some(kv), is_delete) = (&event.kv, event.r#type == DELETE) else {
-            return false;
+    /// Takes one event of `next`.
+    fn event(&mut self, model: &Model, compact: i64, event: &Event) -> Result<(), String> {
+        let changes = self.changes(model);
+        let mut parts = BTreeSet::new();
+        let mut why = None;
+        for part in &self.parts {
+            for (at, change) in changes.iter().enumerate().skip(*part) {
+                match self.compare(model, compact, change, event) {
+                    Ok(()) => _ = parts.insert(at + 1),
+                    Err(other) => _ = why.get_or_insert(other),
+                }
+                if !is_superseded(model, change) {
+                    break;
+                }
+            }
+        }
+        if parts.is_empty() {
+            let nothing = || format!("is told {event:?}, which nothing brought for it");
+            return Err(why.unwrap_or_else(nothing));
+        }
+        self.parts = parts;
+        Ok(())
+    }
+
+    /// Takes that no more of `next` comes, if anything of it has come.
+    fn end_revision(&mut self, model: &Model) -> Result<(), String> {
+        let changes = self.changes(model);
+        let is_whole = |part: &usize| changes[*part..].iter().all(|c| is_superseded(model, c));
+        if !self.parts.is_empty() {
+            if !self.parts.iter().any(is_whole) {
+                return Err(format!("gets only a part of {}", self.next));
+            }
+            self.next += 1;
+            self.parts.clear();
+        }
+        Ok(())
+    }
+
+    /// Returns what `next` brings for the watcher.
+    fn changes<'a>(&self, model: &'a Model) -> Vec<&'a Change> {
+        let changes = model.changes_of(self.next).iter();
+        changes.filter(|c| self.wants(c)).collect()
+    }
+
+    fn wants(&self, change: &Change) -> bool {
+        let left_out = match change.pair {
+            Some(_) => self.request.no_put,
+            None => self.request.no_delete,
         };
-        let changes = model.changes_of(kv.mod_revision).iter();
-        let mut dropped = changes.filter(|c| is_superseded(model, c));
-        let is_it = |c: &Change| c.key == kv.key && c.pair.is_none() == is_delete;
-        kv.mod_revision >= self.next && dropped.any(is_it)
+        self.span.has(&change.key) && !left_out
+    }
+
+    /// Returns the first revision of which something must come, from where the watcher is.
+    fn due(&self, model: &Model) -> Option<i64> {
+        let wanted = |change: &Change| self.wants(change) && !is_superseded(model, change);
+        model.keys().next_change(self.next, wanted)
     }
 
     /// Says whether everything there is was delivered.

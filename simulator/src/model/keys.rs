@@ -66,16 +66,11 @@ impl Keys {
         self.changes.get(&revision).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns the first revision from one on that changes a key of the span, and that passes.
-    pub fn next_change(
-        &self,
-        from: i64,
-        wanted: impl Fn(&Change) -> bool,
-    ) -> Option<(i64, Vec<&Change>)> {
-        self.changes.range(from..).find_map(|(revision, changes)| {
-            let changes: Vec<&Change> = changes.iter().filter(|c| wanted(c)).collect();
-            (!changes.is_empty()).then_some((*revision, changes))
-        })
+    /// Returns the first revision from one on of which a change passes.
+    pub fn next_change(&self, from: i64, wanted: impl Fn(&Change) -> bool) -> Option<i64> {
+        let mut changes = self.changes.range(from..);
+        let found = changes.find(|(_, changes)| changes.iter().any(&wanted));
+        found.map(|(revision, _)| *revision)
     }
 
     /// Returns the keys that hang on a lease at a revision, sorted.
@@ -243,6 +238,6 @@ mod tests {
         assert_eq!(write.finish(), 4);
         let gone: Vec<_> = keys.changes_of(4).iter().map(|c| &c.key[..]).collect();
         assert_eq!(gone, [b"a", b"b"]);
-        assert_eq!(keys.next_change(3, |c| c.key == "b").unwrap().0, 4);
+        assert_eq!(keys.next_change(3, |c| c.key == "b"), Some(4));
     }
 }

@@ -67,3 +67,9 @@ fn seeds_1000176_and_1000313_hold_a_revocation_against_the_lease_that_it_was_mea
 fn seed_1000315_is_answered_at_the_second_copy() {
     is_clean(1_000_315, 20);
 }
+
+/// The check took the deletion of a key that must come for an earlier one of the same revision that a compaction drops.
+#[test]
+fn seed_1020072_tells_events_of_a_compacted_revision_apart() {
+    is_clean(1_020_072, 30);
+}

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use quorate_backend::Backend;
 use quorate_disk::SimDisk;
-use quorate_mvcc::{Options, Store, WatchHub, WatchOptions};
+use quorate_mvcc::{Options, Progress, Store, WatchHub, WatchOptions};
 use quorate_proto::etcdserverpb as pb;
 
 use super::*;
@@ -38,17 +38,25 @@ impl Case {
         };
         self.model.apply(&entry).unwrap();
         let mut txn = self.backend.begin_apply(index, 1);
+        let mut job = None;
         if let Some(put) = &request.put {
             self.store.put(&mut txn, put, |_| false).unwrap();
         }
         if let Some(delete) = &request.delete_range {
             self.store.delete_range(&mut txn, delete).unwrap();
         }
+        if let Some(request) = &request.txn {
+            self.store.txn(&mut txn, request, |_| false).unwrap();
+        }
         if let Some(compact) = &request.compaction {
-            self.store.compact(&mut txn, compact.revision).unwrap();
+            job = Some(self.store.compact(&mut txn, compact.revision).unwrap());
         }
         txn.commit(0);
         self.store.publish();
+        if let Some(mut job) = job {
+            self.backend.seal().unwrap().run().unwrap();
+            assert!(matches!(job.run().unwrap(), Progress::Done(_)));
+        }
     }
 
     fn put(&mut self, key: &'static str, value: &'static str) {
@@ -59,6 +67,16 @@ impl Case {
         };
         self.request(&pb::InternalRaftRequest {
             put: Some(put),
+            ..Default::default()
+        });
+    }
+
+    fn compact(&mut self, revision: i64) {
+        self.request(&pb::InternalRaftRequest {
+            compaction: Some(pb::CompactionRequest {
+                revision,
+                physical: false,
+            }),
             ..Default::default()
         });
     }
@@ -115,6 +133,34 @@ fn everything(start_revision: i64) -> WatchCreate {
         prev_kv: true,
         ..Default::default()
     }
+}
+
+/// Puts of a and b, and in revision 4 a deletion of both, a put of a and its deletion.
+fn deleted_twice() -> Case {
+    let mut case = Case::new();
+    case.put("a", "1");
+    case.put("b", "1");
+    let delete = |range_end: &'static str| {
+        pb::request_op::Request::RequestDeleteRange(pb::DeleteRangeRequest {
+            key: "a".into(),
+            range_end: range_end.into(),
+            ..Default::default()
+        })
+    };
+    let put = pb::request_op::Request::RequestPut(pb::PutRequest {
+        key: "a".into(),
+        value: "2".into(),
+        ..Default::default()
+    });
+    let ops = [delete("\0"), put, delete("")].map(|op| pb::RequestOp { request: Some(op) });
+    case.request(&pb::InternalRaftRequest {
+        txn: Some(pb::TxnRequest {
+            success: ops.to_vec(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    case
 }
 
 /// Puts of a, b, a, and a deletion of both: revisions 2 to 5.
@@ -240,13 +286,7 @@ fn an_event_that_says_something_else_is_refused() {
 #[test]
 fn only_a_true_compaction_ends_a_watcher() {
     let mut case = story();
-    case.request(&pb::InternalRaftRequest {
-        compaction: Some(pb::CompactionRequest {
-            revision: 4,
-            physical: false,
-        }),
-        ..Default::default()
-    });
+    case.compact(4);
     let request = everything(3);
     let responses = case.responses(&request);
     assert!(responses.iter().any(|r| r.compact_revision == 4));
@@ -291,4 +331,55 @@ fn a_watcher_goes_on_elsewhere_where_it_was() {
             .hear(&case.model, &case.responses(&request)[1])
             .is_err()
     );
+}
+
+#[test]
+fn what_a_compaction_drops_of_its_revision_may_come_and_the_rest_must() {
+    // 1020072: the deletion of a that stays was taken for the one before it that is dropped.
+    let mut case = deleted_twice();
+    let events = |responses: &[WatchResponse]| -> usize {
+        let revisions = responses.iter().filter(|r| r.revision == 4);
+        revisions.map(|r| r.events.len()).sum()
+    };
+    for fragment in [false, true] {
+        let request = WatchCreate {
+            fragment,
+            ..everything(4)
+        };
+        let mut case = deleted_twice();
+        let whole = case.responses(&request);
+        assert_eq!(events(&whole), 4);
+        let watched = case.hear(&request, &whole).unwrap();
+        assert!(watched.is_complete(&case.model));
+        case.compact(4);
+        // Behind a restart events come from what the compaction has left.
+        (case.store, _) = Store::restore(&case.backend, Options::default()).unwrap();
+        let dropped = case.responses(&request);
+        assert_eq!(events(&dropped), 2);
+        for responses in [&whole, &dropped] {
+            let watched = case.hear(&request, responses).unwrap();
+            assert!(watched.is_complete(&case.model));
+            assert_eq!(watched.next(), 5);
+        }
+        // Where nothing is compacted, nothing may be missing.
+        let fresh = deleted_twice();
+        assert!(fresh.hear(&request, &dropped).is_err());
+        // Of what stays, nothing may be missing either.
+        for at in 0..dropped.len() {
+            let mut lost = dropped.clone();
+            let has_events = !lost.remove(at).events.is_empty();
+            let heard = case.hear(&request, &lost);
+            assert!(!has_events || heard.is_err(), "{at}");
+        }
+    }
+    case.compact(4);
+    for no_put in [false, true] {
+        let request = WatchCreate {
+            no_put,
+            no_delete: !no_put,
+            ..everything(4)
+        };
+        let watched = case.hear(&request, &case.responses(&request)).unwrap();
+        assert!(watched.is_complete(&case.model));
+    }
 }

@@ -5,14 +5,18 @@
 //! before has renewed while another was chosen already is covered by the election timeout that the new one grants on top;
 //! clocks that run at different rates may take a part of that back, and that much is allowed for.
 //!
-//! A revocation names a lease by its id alone, as in etcd. One that is in a log before the id is granted anew is meant for
-//! the lease before, though it ends the new one: it is held against the time of the former.
+//! A revocation names a lease by its id alone, as in etcd. Its leader meant the lease that had the id by the entries that it
+//! had applied. When another is granted before the revocation is applied, that one ends; the time of the former counts.
+//!
+//! A leader gives a lease what is left of it by the last checkpoint before its term, and goes by that until somebody renews
+//! the lease: its own checkpoints change nothing for itself, whoever led before. A checkpoint names an id alone as well, and
+//! may cross with a renewal or a new grant: what was left before is then given to the lease after, as in etcd.
 use std::collections::BTreeMap;
 
 use quorate_proto::etcdserverpb::InternalRaftRequest;
 
 use super::Violation;
-use crate::model::{Answer, Model, Proposer, Step};
+use crate::model::{Answer, Model, Step};
 
 /// What a leader says that has not applied the first entry of its term yet, as etcd's does.
 const FOREVER_S: i64 = 9_223_372_036;
@@ -29,19 +33,21 @@ struct Running {
     /// When it was granted or renewed last, at the earliest.
     since: Clocks,
     ttl_ms: u64,
-    /// The last checkpoint after that: who made it, when, and what was left.
-    checkpoint: Option<(Proposer, Clocks, u64)>,
-    /// When its grant was committed.
+    /// The last checkpoint of each term after that, in order.
+    checkpoints: Vec<Checkpoint>,
+    /// The entry of its grant.
     granted: u64,
 }
 
-/// When an entry was in anybody's log first, and when it was committed: numbers of events.
-#[derive(Clone, Copy, Debug)]
-pub struct Times {
-    /// In a log.
-    pub logged: u64,
-    /// In the logs of a majority.
-    pub committed: u64,
+/// What was left of a lease.
+#[derive(Clone, Debug)]
+struct Checkpoint {
+    /// The term of the leader that said so.
+    term: u64,
+    /// When it was committed.
+    since: Clocks,
+    /// 0 when an earlier one is taken back.
+    left_ms: u64,
 }
 
 /// The times of all leases.
@@ -66,7 +72,8 @@ impl LeaseTimes {
         }
     }
 
-    /// Looks at an entry that was just committed; `machine` is that of the member that proposed it.
+    /// Looks at an entry that was just committed; `machine` is that of the member that proposed it, and `known` the last entry
+    /// that its leader had applied when it put it into its log.
     ///
     /// # Errors
     /// It ends a lease before its time.
@@ -75,7 +82,7 @@ impl LeaseTimes {
         step: &Step,
         clocks: &Clocks,
         machine: Option<u64>,
-        times: Times,
+        known: u64,
     ) -> Result<(), Violation> {
         let Some(request) = step.request.as_deref() else {
             return Ok(());
@@ -84,8 +91,12 @@ impl LeaseTimes {
             for checkpoint in &r.checkpoints {
                 if let Some(running) = self.running.get_mut(&checkpoint.id) {
                     let left_s = u64::try_from(checkpoint.remaining_ttl).unwrap_or(0);
-                    let made = (step.proposer, clocks.clone(), left_s * 1_000);
-                    running.checkpoint = (left_s > 0).then_some(made);
+                    running.checkpoints.retain(|c| c.term < step.term);
+                    running.checkpoints.push(Checkpoint {
+                        term: step.term,
+                        since: clocks.clone(),
+                        left_ms: left_s * 1_000,
+                    });
                 }
             }
         }
@@ -93,8 +104,8 @@ impl LeaseTimes {
             let running = Running {
                 since: clocks.clone(),
                 ttl_ms: u64::try_from(*ttl_s).unwrap_or(0) * 1_000,
-                checkpoint: None,
-                granted: times.committed,
+                checkpoints: Vec::new(),
+                granted: step.index,
             };
             self.running.insert(*id, running);
         }
@@ -105,7 +116,7 @@ impl LeaseTimes {
             let lives = self.former.entry(r.id).or_default();
             lives.push(running);
             if is_expiry(step, request) {
-                let meant = lives.iter().rfind(|life| life.granted < times.logged);
+                let meant = lives.iter().rfind(|life| life.granted <= known);
                 let Some(meant) = meant.cloned() else {
                     let text = format!(
                         "entry {} ends lease {} before it was granted",
@@ -139,13 +150,11 @@ impl LeaseTimes {
         if passed_ms + self.slack_ms >= running.ttl_ms {
             return Ok(());
         }
-        let by_checkpoint = running
-            .checkpoint
-            .as_ref()
-            .is_some_and(|(by, since, left_ms)| {
-                let is_other = by.request_id >> 48 != step.proposer.request_id >> 48;
-                is_other && passed(since).is_none_or(|ms| ms + self.slack_ms >= *left_ms)
-            });
+        let mut checkpoints = running.checkpoints.iter();
+        let found = checkpoints.rfind(|c| c.term < step.term);
+        let by_checkpoint = found
+            .filter(|c| c.left_ms > 0)
+            .is_some_and(|c| passed(&c.since).is_none_or(|ms| ms + self.slack_ms >= c.left_ms));
         if by_checkpoint {
             return Ok(());
         }
@@ -156,6 +165,11 @@ impl LeaseTimes {
             machine.unwrap_or(0)
         );
         Err(Violation::new("leases last as long as granted", text))
+    }
+
+    /// Says whether who had applied so much can mean the lease that has the id now.
+    pub fn is_for_present(&self, id: i64, known: u64) -> bool {
+        self.running.get(&id).is_some_and(|r| r.granted <= known)
     }
 
     /// Says whether the time of a lease is about to end on the clock of a machine, or has ended a moment ago.
@@ -194,7 +208,7 @@ impl LeaseTimes {
                 .all(|(m, ms)| running.since.get(m).is_none_or(|s| s <= ms));
             if is_newer {
                 running.since = since.clone();
-                running.checkpoint = None;
+                running.checkpoints.clear();
             }
         }
         Ok(())

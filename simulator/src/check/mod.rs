@@ -17,7 +17,7 @@ pub use end::State;
 pub(crate) use end::{check_agreement, check_floor, state_of};
 pub use history::History;
 pub(crate) use invariants::Invariants;
-pub use leases::{Clocks, LeaseTimes, Times};
+pub use leases::{Clocks, LeaseTimes};
 pub use watches::{Heard, Watched};
 
 /// Something that must never happen, and did.

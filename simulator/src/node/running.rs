@@ -60,6 +60,8 @@ pub(crate) struct Running {
     /// When it applied its own removal.
     pub(crate) removed_ms: Option<u64>,
     pub(crate) led: bool,
+    /// What it had applied at the last look.
+    pub(crate) applied: u64,
 }
 
 /// Steps that the watch hub makes at once.

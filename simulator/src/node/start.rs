@@ -146,6 +146,7 @@ impl Machine {
             is_watch_due: false,
             removed_ms: None,
             led: false,
+            applied: 0,
         });
         Ok(found)
     }

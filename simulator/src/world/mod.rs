@@ -192,8 +192,8 @@ pub struct World {
     notes: VecDeque<Note>,
     /// The log that the cluster has agreed on.
     committed: Vec<Committed>,
-    /// At which event each of its entries was in a log first.
-    logged: Vec<u64>,
+    /// Of each of its entries, what its leader had applied when it put it into its log.
+    known: Vec<u64>,
     /// The same of entries that are not committed, by index and term.
     unsettled: BTreeMap<(u64, u64), u64>,
     /// The members, as who applied most has it.
@@ -228,7 +228,7 @@ impl World {
             cancelled: BTreeSet::new(),
             notes: VecDeque::new(),
             committed: Vec::new(),
-            logged: Vec::new(),
+            known: Vec::new(),
             unsettled: BTreeMap::new(),
             configuration: Configuration::default(),
             invariants: Invariants::default(),
@@ -398,11 +398,11 @@ impl World {
         &self.committed
     }
 
-    /// Returns at which event, by number, a committed entry was in anybody's log first.
-    pub fn logged(&self, index: u64) -> u64 {
+    /// Returns the last entry that a leader had applied when it put a committed entry into its log.
+    pub fn known(&self, index: u64) -> u64 {
         let at = usize::try_from(index.saturating_sub(1)).ok();
-        let logged = at.and_then(|at| self.logged.get(at));
-        logged.copied().unwrap_or(self.events)
+        let known = at.and_then(|at| self.known.get(at));
+        known.copied().unwrap_or(0)
     }
 
     /// Returns a machine.

@@ -16,6 +16,7 @@ impl World {
         let (began, committed) = (leads && !running.led, view.committed());
         self.configuration.learn(&view);
         running.led = leads;
+        running.applied = view.applied();
         let mut violation = self.invariants.look(number, running);
         // Who learns late that it won an old term owes nothing of what later terms committed.
         if began && self.invariants.is_newest_term(view.term()) {
@@ -52,8 +53,8 @@ impl World {
         }
         let term = self.running(number).map_or(0, |r| r.member.view().term());
         for entry in fresh {
-            let logged = self.unsettled.get(&(entry.index, entry.term));
-            self.logged.push(logged.copied().unwrap_or(self.events));
+            let known = self.unsettled.get(&(entry.index, entry.term));
+            self.known.push(known.copied().unwrap_or(entry.index - 1));
             if entry.term < term {
                 self.hit("log entry committed by another leader");
             }

@@ -77,7 +77,7 @@ impl World {
             }
             let (index, entry) = Committed::of(entry);
             let place = (index, entry.term);
-            self.unsettled.entry(place).or_insert(self.events);
+            self.unsettled.entry(place).or_insert(running.applied);
             machine.log.insert(index, entry);
         }
         for change in std::mem::take(&mut actions.peers) {

@@ -73,3 +73,16 @@ fn seed_1000315_is_answered_at_the_second_copy() {
 fn seed_1020072_tells_events_of_a_compacted_revision_apart() {
     is_clean(1_020_072, 30);
 }
+
+/// A checkpoint of a lease that was replaced was held against the leader that gave the new one its whole time.
+#[test]
+fn seed_1020374_holds_a_checkpoint_against_the_lease_that_it_was_meant_for() {
+    is_clean(1_020_374, 5);
+}
+
+/// The check forgot the checkpoint that a leader was promoted with once that leader made one of its own.
+#[test]
+fn seeds_1021244_and_1022122_let_a_leader_go_by_the_checkpoint_of_its_promotion() {
+    is_clean(1_021_244, 8);
+    is_clean(1_022_122, 30);
+}

@@ -10,6 +10,7 @@ const ELECTION_MS: u64 = 1_000;
 struct Case {
     model: Model,
     times: LeaseTimes,
+    term: u64,
 }
 
 impl Case {
@@ -17,6 +18,7 @@ impl Case {
         Self {
             model: Model::new(1, 1),
             times: LeaseTimes::new(ELECTION_MS),
+            term: 1,
         }
     }
 
@@ -41,27 +43,23 @@ impl Case {
     fn entry(&mut self, clocks: &[(u64, u64)], machine: u64, data: Bytes) -> Result<(), Violation> {
         let entry = Entry {
             index: self.model.index() + 1,
-            term: 1,
+            term: self.term,
             kind: EntryKind::Normal,
             data,
         };
-        let times = Times {
-            logged: 10 * entry.index,
-            committed: 10 * entry.index + 1,
-        };
-        self.entry_at(times, clocks, machine, &entry)
+        self.entry_at(entry.index - 1, clocks, machine, &entry)
     }
 
     fn entry_at(
         &mut self,
-        times: Times,
+        known: u64,
         clocks: &[(u64, u64)],
         machine: u64,
         entry: &Entry,
     ) -> Result<(), Violation> {
         let step = self.model.apply(entry).unwrap().clone();
         let clocks = clocks.iter().copied().collect();
-        self.times.committed(&step, &clocks, Some(machine), times)
+        self.times.committed(&step, &clocks, Some(machine), known)
     }
 
     fn grant(&mut self, clocks: &[(u64, u64)], ttl: i64) {
@@ -93,7 +91,7 @@ fn a_lease_may_end_in_its_time_and_not_before_by_the_clock_of_who_ends_it() {
 }
 
 #[test]
-fn a_revocation_that_was_logged_before_a_grant_is_for_the_lease_before() {
+fn a_revocation_of_who_has_not_applied_a_grant_is_for_the_lease_before() {
     // 1000176, 1000313: a client ends a lease and grants its id anew while the leader's revocation waits for its majority.
     let mut case = Case::new();
     case.grant(&[(1, 0)], 5);
@@ -116,18 +114,14 @@ fn a_revocation_that_was_logged_before_a_grant_is_for_the_lease_before() {
         kind: EntryKind::Normal,
         data: revoke.encode_to_vec().into(),
     };
-    let at = |logged| Times {
-        logged,
-        committed: 99,
-    };
-    let ends = |logged, ms| {
+    let ends = |known, ms| {
         let mut case = case.clone_times();
-        case.entry_at(at(logged), &[(1, ms)], 1, &entry)
+        case.entry_at(known, &[(1, ms)], 1, &entry)
     };
-    assert_eq!(ends(25, 5_002), Ok(()));
-    assert!(ends(25, 2_000).is_err());
-    assert!(ends(32, 5_002).is_err());
-    assert!(ends(5, 5_002).is_err());
+    assert_eq!(ends(1, 5_002), Ok(()));
+    assert!(ends(1, 2_000).is_err());
+    assert!(ends(3, 5_002).is_err());
+    assert!(ends(0, 5_002).is_err());
 }
 
 #[test]
@@ -157,31 +151,66 @@ fn a_client_may_end_a_lease_at_any_time() {
     assert_eq!(case.entry(&[(1, 1)], 1, data.into()), Ok(()));
 }
 
-#[test]
-fn another_leader_may_go_by_the_checkpoint_and_its_maker_may_not() {
-    let checkpoint = |r: &mut InternalRaftRequest| {
+fn checkpoint(remaining_ttl: i64) -> impl FnOnce(&mut InternalRaftRequest) {
+    move |r| {
         r.lease_checkpoint = Some(pb::LeaseCheckpointRequest {
             checkpoints: vec![pb::LeaseCheckpoint {
                 id: 7,
-                remaining_ttl: 2,
+                remaining_ttl,
             }],
         });
-    };
+    }
+}
+
+#[test]
+fn a_later_leader_may_go_by_the_checkpoint_and_its_maker_may_not() {
     let mut case = Case::new();
     case.grant(&[(1, 0), (2, 0)], 9);
-    case.commit(&[(1, 1_000), (2, 1_000)], 1, checkpoint)
+    case.commit(&[(1, 1_000), (2, 1_000)], 1, checkpoint(2))
         .unwrap();
-    assert!(
-        case.clone_times()
-            .expire(&[(1, 3_000), (2, 3_000)], 1)
-            .is_err()
-    );
-    assert!(
-        case.clone_times()
-            .expire(&[(1, 2_000), (2, 2_000)], 2)
-            .is_err()
-    );
-    assert_eq!(case.expire(&[(1, 3_000), (2, 3_000)], 2), Ok(()));
+    let ends = |term, machine, ms| {
+        let mut case = case.clone_times();
+        case.term = term;
+        case.expire(&[(1, ms), (2, ms)], machine)
+    };
+    assert!(ends(1, 1, 3_000).is_err());
+    assert!(ends(2, 2, 2_000).is_err());
+    assert_eq!(ends(2, 2, 3_000), Ok(()));
+    assert_eq!(ends(2, 1, 3_000), Ok(()));
+}
+
+#[test]
+fn a_leader_goes_by_the_checkpoint_before_its_term_whatever_it_says_itself() {
+    // 1021244, 1022122: the leader's own checkpoints took the place of the one that it was promoted with.
+    let mut case = Case::new();
+    case.grant(&[(1, 0)], 9);
+    case.commit(&[(1, 1_000)], 1, checkpoint(2)).unwrap();
+    case.term = 2;
+    case.commit(&[(1, 2_900)], 1, checkpoint(1)).unwrap();
+    let mut next = case.clone_times();
+    assert_eq!(case.clone_times().expire(&[(1, 3_000)], 1), Ok(()));
+    case.commit(&[(1, 2_950)], 1, checkpoint(0)).unwrap();
+    assert_eq!(case.clone_times().expire(&[(1, 3_000)], 1), Ok(()));
+    // Who leads next goes by the last one, or by none when that was taken back.
+    next.term = 3;
+    assert!(next.clone_times().expire(&[(1, 3_000)], 1).is_err());
+    assert_eq!(next.expire(&[(1, 3_900)], 1), Ok(()));
+    case.term = 3;
+    assert!(case.clone_times().expire(&[(1, 3_900)], 1).is_err());
+    // A renewal ends what was left before.
+    case.term = 2;
+    case.renew(&[(1, 2_950)], 9).unwrap();
+    assert!(case.expire(&[(1, 3_900)], 1).is_err());
+}
+
+#[test]
+fn who_has_not_applied_a_grant_does_not_mean_that_lease() {
+    // 1020374: a checkpoint for the lease before was applied to the one after.
+    let mut case = Case::new();
+    case.grant(&[(1, 0)], 5);
+    assert!(!case.times.is_for_present(7, 0));
+    assert!(case.times.is_for_present(7, 1));
+    assert!(!case.times.is_for_present(8, 1));
 }
 
 #[test]
@@ -211,6 +240,7 @@ impl Case {
                 running: self.times.running.clone(),
                 former: self.times.former.clone(),
             },
+            term: self.term,
         }
     }
 }

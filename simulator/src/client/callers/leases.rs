@@ -121,7 +121,8 @@ impl Callers {
     }
 
     /// Checks that no leader gives a lease more than was left of it at its last checkpoint, and an election timeout. Leases
-    /// that somebody has tried to renew are left out: the leader may have done so.
+    /// that somebody has tried to renew are left out: the leader may have done so. So are checkpoints that a leader made for
+    /// an earlier lease of the id, and that were applied to this one: only the next leader goes by them.
     pub(super) fn check_remaining(&self, world: &mut World) -> Checked {
         let (election_ms, ready) = (world.plan().limits.election_ms(), world.ready());
         let extension_s = signed(election_ms.div_ceil(1_000)) + 1;
@@ -131,17 +132,19 @@ impl Callers {
                 continue;
             };
             let member = world.machine(machine).and_then(|m| m.member());
-            let Some(lessor) = member
-                .map(|m| &m.stores().lessor)
-                .filter(|l| l.is_primary())
+            let Some((lessor, term)) = member
+                .map(|m| (&m.stores().lessor, m.view().term()))
+                .filter(|(l, _)| l.is_primary())
             else {
                 continue;
             };
             let mut compared = 0;
             for (id, life) in self.model.leases().living() {
-                let checkpoint = life
-                    .checkpoint
-                    .filter(|(index, left)| *index <= place && *left > 0);
+                let checkpoint = life.checkpoint.filter(|(index, left)| {
+                    let is_earlier = self.model.step(*index).is_some_and(|s| s.term < term);
+                    let counts = is_earlier || self.times.is_for_present(id, world.known(*index));
+                    *index <= place && *left > 0 && counts
+                });
                 let (Some((_, left_s)), false) = (checkpoint, self.renewed.contains(&id)) else {
                     continue;
                 };

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use quorate_core::{Outcome, Token};
 
 use super::Workload;
-use crate::check::{Clocks, History, LeaseTimes, Ledger, Times, Violation, holds};
+use crate::check::{Clocks, History, LeaseTimes, Ledger, Violation, holds};
 use crate::model::{Answer, Entry, EntryKind, Model};
 use crate::plan::{FaultKind, Plan};
 use crate::{Committed, Note, Random, World};
@@ -222,12 +222,9 @@ impl Callers {
         }) {
             let proposer = world.machines().find(|m| step.proposer.is(m.member_id.0));
             let machine = proposer.map(|m| m.number);
-            let times = Times {
-                logged: world.logged(step.index),
-                committed: world.events(),
-            };
+            let known = world.known(step.index);
             self.times
-                .committed(step, &Self::clocks(world), machine, times)?;
+                .committed(step, &Self::clocks(world), machine, known)?;
         }
         if let Some(id) = granted {
             self.lease_began(id);

@@ -2,7 +2,7 @@
 //!
 //! | who | when |
 //! |---|---|
-//! | whoever put something small in | nobody is at it, and the member has others to hear from: what it does then waits for no disk |
+//! | whoever put something small in | nobody is at it, and the member has others to hear from: what it does then waits for no sync, at most for reads of the database |
 //! | whoever is at it | it looks again before it lets go, so that nobody need be woken |
 //! | the engine's thread | all else: what is large or rare, what a sole voter writes, the ticks |
 use std::sync::{Arc, OnceLock, Weak};

@@ -13,7 +13,8 @@ use crate::Refusal;
 /// An answer that comes later.
 pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Takes what comes from other members. Called from the links' thread; must not block.
+/// Takes what comes from other members. Called from the links' thread, on which all else waits meanwhile: it must
+/// not wait for a sync, a socket or another thread.
 pub trait Receiver: Send + Sync + 'static {
     /// Takes messages in the order in which they came from one link, and returns how many of them it had no room for.
     /// Never a `MsgSnap` with an image; those come by [`Receiver::snapshot`].

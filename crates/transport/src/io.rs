@@ -38,9 +38,7 @@ pub(crate) async fn connect(url: &PeerUrl, stall_max: Duration) -> Result<Patien
 pub(crate) struct Patient {
     reading: OwnedReadHalf,
     door: Arc<Door>,
-    stall_max: Duration,
-    /// Runs while a write waits.
-    stalled: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
 }
 
 impl Patient {
@@ -57,8 +55,7 @@ impl Patient {
                 is_quiet: false,
                 rest: Chunks::default(),
             }))),
-            stall_max,
-            stalled: None,
+            patience: Patience::new(stall_max),
         })
     }
 
@@ -66,8 +63,25 @@ impl Patient {
     pub(crate) fn door(&self) -> Arc<Door> {
         Arc::clone(&self.door)
     }
+}
 
-    fn judge<T>(
+/// How long a write may wait for the other side.
+pub(crate) struct Patience {
+    stall_max: Duration,
+    /// Runs while a write waits.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    pub(crate) fn new(stall_max: Duration) -> Self {
+        Self {
+            stall_max,
+            stalled: None,
+        }
+    }
+
+    /// Passes on how a write went, or fails when writes have waited for too long.
+    pub(crate) fn judge<T>(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
@@ -81,13 +95,11 @@ impl Patient {
             .stalled
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(stall_max)));
         std::task::ready!(stalled.as_mut().poll(cx));
-        Poll::Ready(Err(stall()))
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the other side takes no bytes",
+        )))
     }
-}
-
-/// The error of a connection whose other side takes nothing for too long.
-pub(crate) fn stall() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the other side takes no bytes")
 }
 
 impl AsyncRead for Patient {
@@ -107,7 +119,7 @@ impl AsyncWrite for Patient {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.door.0.lock().half).poll_write(cx, buf);
-        self.judge(cx, written)
+        self.patience.judge(cx, written)
     }
 
     fn poll_write_vectored(
@@ -116,7 +128,7 @@ impl AsyncWrite for Patient {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.door.0.lock().half).poll_write_vectored(cx, bufs);
-        self.judge(cx, written)
+        self.patience.judge(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

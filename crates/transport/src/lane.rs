@@ -17,7 +17,7 @@ use bytes::Buf;
 use crate::codec::{
     BATCH_BYTES_MAX, Chunks, StreamKind, encode_batch, encode_heartbeat, seal, weigh,
 };
-use crate::io::{Door, stall};
+use crate::io::{Door, Patience};
 use crate::link::Link;
 
 /// Messages that wait for a stream; more are dropped.
@@ -197,8 +197,7 @@ impl Lane {
             generation,
             sealed,
             door,
-            stall_max: link_timeout,
-            stalled: None,
+            patience: Patience::new(link_timeout),
             interval,
             heartbeat: Box::pin(tokio::time::sleep(interval)),
         }
@@ -346,9 +345,8 @@ pub(crate) struct StreamBody {
     /// Whether batches have checksums.
     sealed: bool,
     door: Option<Arc<Door>>,
-    stall_max: Duration,
-    /// Runs while what was written past this task finds no room.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// With what was written past this task and finds no room.
+    patience: Patience,
     interval: Duration,
     heartbeat: Pin<Box<Sleep>>,
 }
@@ -376,16 +374,7 @@ impl StreamBody {
             return Poll::Ready(Ok(()));
         };
         let written = door.poll_rest(cx);
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let stall_max = self.stall_max;
-        let stalled = self
-            .stalled
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(stall_max)));
-        std::task::ready!(stalled.as_mut().poll(cx));
-        Poll::Ready(Err(stall()))
+        self.patience.judge(cx, written)
     }
 }
 

@@ -184,6 +184,19 @@ impl Ledger {
     }
 }
 
+fn noted() -> (Queue, Arc<Ledger>) {
+    let queue = Queue::default();
+    let ledger = Arc::new(Ledger {
+        queue: queue.clone(),
+        is_at_it: AtomicBool::new(false),
+        helped: AtomicUsize::new(0),
+        seen: Mutex::default(),
+    });
+    let weak: Weak<dyn Turns> = Arc::<Ledger>::downgrade(&ledger);
+    queue.set_helper(weak);
+    (queue, ledger)
+}
+
 impl Turns for Ledger {
     fn help(&self, turns_max: u32) {
         let mut turns = 0;
@@ -207,15 +220,7 @@ impl Turns for Ledger {
 fn nothing_is_lost_or_overtaken_and_one_is_at_it_at_a_time() {
     const PRODUCERS: u64 = 4;
     const EACH: u64 = 4_000;
-    let queue = Queue::default();
-    let ledger = Arc::new(Ledger {
-        queue: queue.clone(),
-        is_at_it: AtomicBool::new(false),
-        helped: AtomicUsize::new(0),
-        seen: Mutex::default(),
-    });
-    let weak: Weak<dyn Turns> = Arc::<Ledger>::downgrade(&ledger);
-    queue.set_helper(weak);
+    let (queue, ledger) = noted();
     let produce = |number: u64| {
         let queue = queue.clone();
         move || {
@@ -273,15 +278,7 @@ fn nothing_is_lost_or_overtaken_and_one_is_at_it_at_a_time() {
 /// Without ticks nothing but a word of whoever leaves something behind wakes the engine's thread.
 #[test]
 fn engines_thread_is_woken_for_what_helpers_leave_to_it() {
-    let queue = Queue::default();
-    let ledger = Arc::new(Ledger {
-        queue: queue.clone(),
-        is_at_it: AtomicBool::new(false),
-        helped: AtomicUsize::new(0),
-        seen: Mutex::default(),
-    });
-    let weak: Weak<dyn Turns> = Arc::<Ledger>::downgrade(&ledger);
-    queue.set_helper(weak);
+    let (queue, ledger) = noted();
     const ROUNDS: u64 = 3_000;
     let (done, rounds) = std::sync::mpsc::channel();
     let engine = {

@@ -72,9 +72,8 @@ pub(crate) async fn run_pipeline(
         let Some(message) = queue.lock().await.recv().await else {
             return;
         };
-        let bytes = message.encoded_len();
         match post(&shared, &link, &message).await {
-            Ok(()) => {
+            Ok(bytes) => {
                 link.activate();
                 link.counters.sent_bytes.add(bytes);
             }
@@ -86,9 +85,10 @@ pub(crate) async fn run_pipeline(
     }
 }
 
-/// Posts a message. Raft takes any twice but a proposal, which would be appended, and applied, once for each time.
-async fn post(shared: &Shared, link: &Link, message: &Message) -> Result<(), Error> {
+/// Posts a message and returns its length. Raft takes any twice but a proposal, which would be appended, and applied, once for each time.
+async fn post(shared: &Shared, link: &Link, message: &Message) -> Result<usize, Error> {
     let body = Bytes::from(message.encode_to_vec());
+    let bytes = body.len();
     let mut headers = shared.identity.request_headers();
     headers.insert(
         CONTENT_TYPE,
@@ -114,7 +114,7 @@ async fn post(shared: &Shared, link: &Link, message: &Message) -> Result<(), Err
     if posted.is_err() {
         link.picker.failed(&url);
     }
-    posted
+    posted.map(|()| bytes)
 }
 
 /// Reads the answer to a posted message of `author`.

@@ -29,6 +29,9 @@ const REMOVAL_DELAY_MS: u64 = 1_000;
 /// Entries in the log that are not applied yet, above which nobody helps: one acknowledgement may bring them all, and who
 /// brings it has other work to do.
 const HELPED_UNAPPLIED_MAX: u64 = 64;
+/// A helper's turn that takes longer than this is the last one until the next tick: one entry may be a lot of work, and
+/// where one is, more may follow.
+const HELPED_TURN_MAX: Duration = Duration::from_millis(5);
 
 /// The engine with all its ends.
 pub(crate) struct Engine<O> {
@@ -66,6 +69,8 @@ struct Running<O> {
     ended: Option<Ended>,
     /// What a helper took last, for its room.
     taken: Taken,
+    /// Whether a helper's turn took too long since the last tick.
+    is_heavy: bool,
 }
 
 /// An engine at which threads take turns: see [`Queue`] for who does when.
@@ -87,6 +92,7 @@ impl<O: Outlet + Send + 'static> SharedEngine<O> {
                 stopping: Stopping::default(),
                 ended: None,
                 taken: Taken::default(),
+                is_heavy: false,
             })),
         });
         let helper: Weak<dyn Turns> = Arc::<Self>::downgrade(&this);
@@ -133,7 +139,9 @@ impl<O: Outlet + Send + 'static> Turns for SharedEngine<O> {
             let running = slot.as_mut().expect("its end owns the inbox for ever");
             let mut taken = std::mem::take(&mut running.taken);
             self.queue.take_now(&mut taken);
+            let begin = Instant::now();
             running.turn(&mut taken, None);
+            running.is_heavy |= begin.elapsed() > HELPED_TURN_MAX;
             running.taken = taken;
             let is_over = running.ended.is_some();
             let takes_help = running.takes_help();
@@ -157,13 +165,15 @@ impl Drop for AbortOnUnwind {
 }
 
 impl<O: Outlet> Running<O> {
-    /// Says whether others may take turns: not while the engine appends to the log itself, has much to apply, or ends.
+    /// Says whether others may take turns: not while the engine appends to the log itself, has much to apply, has just had
+    /// much to do in one turn, or ends.
     fn takes_help(&self) -> bool {
         let view = self.engine.member.view();
         let writes_itself = view.reads_are_linearizable();
         let unapplied = view.appended().saturating_sub(view.applied());
         let is_busy = unapplied > HELPED_UNAPPLIED_MAX;
-        !writes_itself && !is_busy && self.stopping.transfer.is_none() && self.ended.is_none()
+        let is_ending = self.stopping.transfer.is_some() || self.ended.is_some();
+        !writes_itself && !is_busy && !self.is_heavy && !is_ending
     }
 
     /// Works off what was taken, on the engine's thread if it gives the time of the next tick.
@@ -172,6 +182,7 @@ impl<O: Outlet> Running<O> {
             engine,
             stopping,
             ended,
+            is_heavy,
             ..
         } = self;
         let is_own_thread = next_tick.is_some();
@@ -194,8 +205,10 @@ impl<O: Outlet> Running<O> {
             engine.member.handle_submissions(submissions);
             taken.submissions.reserve(capacity.min(1_024));
         }
-        if let Some(next_tick) = next_tick {
-            engine.tick_when_due(next_tick);
+        if let Some(next_tick) = next_tick
+            && engine.tick_when_due(next_tick)
+        {
+            *is_heavy = false;
         }
         *ended = ended
             .take()
@@ -241,7 +254,8 @@ impl<O: Outlet> Engine<O> {
         since.is_some_and(|ms| self.clock.now_ms() >= ms + REMOVAL_DELAY_MS)
     }
 
-    fn tick_when_due(&mut self, next_tick: &mut Instant) {
+    /// Makes the ticks that are due; `true` if there was one.
+    fn tick_when_due(&mut self, next_tick: &mut Instant) -> bool {
         let now = Instant::now();
         let mut late = 0;
         while now >= *next_tick {
@@ -256,6 +270,7 @@ impl<O: Outlet> Engine<O> {
                 *next_tick = now + self.tick;
             }
         }
+        late > 0
     }
 
     /// Does what the member asks for, until it asks for nothing that the engine can do at once.

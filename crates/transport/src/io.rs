@@ -190,15 +190,19 @@ impl Door {
         Some((count, is_done))
     }
 
-    /// Writes what found no room before; ready when nothing is left.
-    pub(crate) fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Writes what found no room before; ready when nothing is left, or when nothing of it was taken for too long.
+    pub(crate) fn poll_rest(
+        &self,
+        cx: &mut Context<'_>,
+        patience: &mut Patience,
+    ) -> Poll<io::Result<()>> {
         let mut writing = self.0.lock();
         let Writing { half, rest, .. } = &mut *writing;
         while rest.has_remaining() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = rest.chunks_vectored(&mut slices);
             let written = Pin::new(&mut *half).poll_write_vectored(cx, &slices[..count]);
-            match std::task::ready!(written)? {
+            match std::task::ready!(patience.judge(cx, written))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => rest.advance(written),
             }
@@ -284,7 +288,10 @@ mod tests {
             all.len()
         };
         let writing = async {
-            std::future::poll_fn(|cx| door.poll_rest(cx)).await.unwrap();
+            let mut patience = Patience::new(Duration::from_secs(60));
+            std::future::poll_fn(|cx| door.poll_rest(cx, &mut patience))
+                .await
+                .unwrap();
             assert!(door.disturb());
             here.write_all(b"end").await.unwrap();
             drop((here, door));

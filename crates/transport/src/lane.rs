@@ -373,8 +373,7 @@ impl StreamBody {
         let Some(door) = &self.door else {
             return Poll::Ready(Ok(()));
         };
-        let written = door.poll_rest(cx);
-        self.patience.judge(cx, written)
+        door.poll_rest(cx, &mut self.patience)
     }
 }
 

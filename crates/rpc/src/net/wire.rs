@@ -323,6 +323,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> State<T> {
         for buf in bufs {
             let len = buf.len().min(taken);
             taken -= len;
+            // Whoever reads waits for the rest of a frame whose beginning went out before.
+            *is_urgent |= len > 0 && !outbound.is_at_boundary();
             let seen = outbound.scan(&buf[..len], |frame| {
                 if frame.kind == kind::DATA || frame.kind == kind::HEADERS {
                     pings.forgive();
@@ -491,5 +493,28 @@ mod tests {
             assert!(!policy.is_one_too_many(at, true));
             policy.forgive();
         }
+    }
+
+    /// Writes to a connection and says whether what is gathered then may wait for company.
+    fn may_linger_after(state: &mut State<tokio::io::Empty>, bytes: &[u8]) -> bool {
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let written = state.poll_put(cx, &[IoSlice::new(bytes)]);
+        assert!(matches!(written, Poll::Ready(Ok(count)) if count == bytes.len()));
+        let may_linger = !state.is_urgent;
+        assert!(state.poll_drain(cx).is_ready());
+        may_linger
+    }
+
+    #[test]
+    fn answers_to_pings_wait_for_company_and_rests_of_frames_do_not() {
+        let handle = WireHandle::new(tokio::io::empty(), PingPolicy::new(0), Rc::default());
+        let state = &mut *handle.state.borrow_mut();
+        let pong = b"\0\0\x08\x06\x01\0\0\0\0pingpong";
+        let data = b"\0\0\x04\0\0\0\0\0\x01data";
+        assert!(may_linger_after(state, pong));
+        assert!(!may_linger_after(state, data));
+        assert!(!may_linger_after(state, &data[..11]));
+        assert!(!may_linger_after(state, &data[11..]));
+        assert!(may_linger_after(state, pong));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use quorate_core::{Outcome, Submission};
 use quorate_proto::MemberId;
+use tokio::task::JoinSet;
 
 use super::Monitor;
 use crate::calls::Calls;
@@ -111,12 +112,44 @@ fn judge(own: MemberId, digests: &[(MemberId, u64)], members: usize) -> Verdict 
     }
 }
 
+/// What the last comparisons found.
+#[derive(Debug)]
+struct Suspicion {
+    verdict: Verdict,
+    /// How often in a row.
+    found: u32,
+}
+
+impl Default for Suspicion {
+    fn default() -> Self {
+        Self {
+            verdict: Verdict::Agreed,
+            found: 0,
+        }
+    }
+}
+
+impl Suspicion {
+    /// Takes what a comparison found, and gives it back when it is time to act upon it: it was the same as often as it must be.
+    fn confirm(&mut self, verdict: Verdict) -> Option<Verdict> {
+        if verdict == self.verdict {
+            self.found += 1;
+        } else {
+            *self = Self { verdict, found: 1 };
+        }
+        if self.verdict == Verdict::Agreed || self.found < CONFIRMATIONS {
+            return None;
+        }
+        Some(std::mem::take(self).verdict)
+    }
+}
+
 impl Monitor {
     /// Compares digests for as long as the member lives, on the leader.
     pub(super) fn compare_digests(&self) {
         let this = self.clone();
         self.runtime.spawn(async move {
-            let mut found = 0;
+            let mut suspicion = Suspicion::default();
             loop {
                 tokio::time::sleep(EVERY).await;
                 let verdict = if this.leads() {
@@ -124,14 +157,8 @@ impl Monitor {
                 } else {
                     Verdict::Agreed
                 };
-                found = if verdict == Verdict::Agreed {
-                    0
-                } else {
-                    found + 1
-                };
-                if found >= CONFIRMATIONS {
+                if let Some(verdict) = suspicion.confirm(verdict) {
                     this.act(&verdict).await;
-                    found = 0;
                 }
             }
         });
@@ -141,12 +168,9 @@ impl Monitor {
     /// at the first place where one is known to.
     async fn compare_now(&self) -> Verdict {
         let (mut place, mut known) = (u64::MAX, 0);
-        let others = self.others();
-        for (id, _) in &others {
-            // Who does not answer, or does not know, is compared another time.
-            let Some(theirs) = self.digest_of(*id, 0).await else {
-                continue;
-            };
+        let others: Vec<_> = self.others().into_iter().map(|(id, _)| id).collect();
+        // Who does not answer, or does not know, is compared another time.
+        for (_, theirs) in self.digests_of(&others, 0).await {
             if let Some(own) = point(&self.calls, theirs.index).await {
                 known += 1;
                 if own.digest != theirs.digest {
@@ -163,18 +187,31 @@ impl Monitor {
             return Verdict::Agreed;
         };
         let mut digests = vec![(own, here.digest)];
-        for (id, _) in &others {
-            if let Some(theirs) = self.digest_of(*id, place).await
-                && theirs.index == place
-            {
-                digests.push((*id, theirs.digest));
-            }
-        }
+        let theirs = self.digests_of(&others, place).await;
+        let theirs = theirs
+            .into_iter()
+            .filter(|(_, theirs)| theirs.index == place);
+        digests.extend(theirs.map(|(id, theirs)| (id, theirs.digest)));
         match judge(own, &digests, others.len() + 1) {
             // Who is not there yet will say who is right.
             Verdict::Unknown(_) if digests.len() <= known => Verdict::Agreed,
             verdict => verdict,
         }
+    }
+
+    /// Asks members all at once for their digests at an index, 0 for the newest; who does not answer is left out.
+    async fn digests_of(&self, ids: &[MemberId], index: u64) -> Vec<(MemberId, Point)> {
+        let mut asked = JoinSet::new();
+        for id in ids.iter().copied() {
+            let this = self.clone();
+            asked.spawn_on(
+                async move { Some((id, this.digest_of(id, index).await?)) },
+                &self.runtime,
+            );
+        }
+        let mut known: Vec<_> = asked.join_all().await.into_iter().flatten().collect();
+        known.sort_by_key(|(id, _)| *id);
+        known
     }
 
     /// Asks a member of our own kind for its digest at an index, 0 for the newest.
@@ -254,6 +291,23 @@ mod tests {
         // Two against two, and the fifth silent or of its own mind.
         assert_eq!(judged(&[7, 8, 8, 7, 9]), unknown(&[2, 3, 5]));
         assert_eq!(judged(&[7, 8, 8, 7, 0]), unknown(&[2, 3]));
+    }
+
+    #[test]
+    fn only_the_same_finding_twice_in_a_row_is_acted_upon() {
+        let others = |id| Verdict::Others(vec![MemberId(id)]);
+        let mut suspicion = Suspicion::default();
+        assert_eq!(suspicion.confirm(Verdict::Agreed), None);
+        assert_eq!(suspicion.confirm(others(2)), None);
+        assert_eq!(suspicion.confirm(others(3)), None);
+        assert_eq!(suspicion.confirm(Verdict::Own), None);
+        assert_eq!(suspicion.confirm(Verdict::Agreed), None);
+        assert_eq!(suspicion.confirm(Verdict::Agreed), None);
+        assert_eq!(suspicion.confirm(others(2)), None);
+        assert_eq!(suspicion.confirm(others(2)), Some(others(2)));
+        // What goes on being found is told again, not every time.
+        assert_eq!(suspicion.confirm(others(2)), None);
+        assert_eq!(suspicion.confirm(others(2)), Some(others(2)));
     }
 
     #[test]

@@ -65,6 +65,7 @@
 //! # }
 //! ```
 
+mod background;
 mod beside;
 mod clock;
 mod deadline;
@@ -91,6 +92,7 @@ mod status;
 mod thread;
 mod worker;
 
+pub use background::give_way;
 pub use clock::Clock;
 pub use engine::Mailboxes;
 pub use leader::{Asked, Leader, LeaderLink, LeaseTime, Refused};

@@ -108,7 +108,8 @@ pub struct TimeToLive {
 
 /// Where the images of snapshots to be sent come from.
 pub trait ImageSource: Send + Sync + 'static {
-    /// Opens the database's image at the index or after it, with its total bytes. Called from a thread that may block.
+    /// Opens the database's image at the index or after it, with its total bytes. Called on a thread of its
+    /// own, which reads the image too.
     ///
     /// # Errors
     ///

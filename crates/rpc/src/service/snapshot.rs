@@ -7,9 +7,9 @@ use bytes::Bytes;
 use quorate_auth::Operation;
 use quorate_core::{ImageError, ImageHash, ImageMeasure, ImageStream};
 use quorate_proto::etcdserverpb as pb;
-use tokio::sync::Semaphore;
 
 use super::context::{Context, decode};
+use crate::background;
 use crate::message::Message;
 use crate::metadata::Metadata;
 use crate::seam::{Inbound, Outbound};
@@ -26,9 +26,6 @@ const MEASURES_MAX: usize = 4;
 const PAUSE_FACTOR: u32 = 2;
 /// The longest pause: a step that took long because the machine is busy must not make a snapshot endless.
 const PAUSE_MAX: Duration = Duration::from_millis(30);
-
-/// Steps of snapshots that run at one time in the whole process: the engine and the connections need their processors more.
-static STEPS: Semaphore = Semaphore::const_new(1);
 
 /// An image on its way.
 struct Sending {
@@ -148,20 +145,17 @@ impl<'a> Pace<'a> {
         mut what: T,
         work: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> Result<(T, R), Status> {
-        // Both fail only when the runtime is on its way out.
-        let permit = STEPS.acquire().await.map_err(|_| Status::STOPPED)?;
-        let begun = Instant::now();
-        let done = tokio::task::spawn_blocking(move || {
+        let done = background::run(move || {
+            let begun = Instant::now();
             let done = work(&mut what);
-            (what, done)
+            (what, done, begun.elapsed())
         });
-        let done = done.await.map_err(|_| Status::STOPPED)?;
-        drop(permit);
+        let (what, done, took) = done.await?;
         let applied = self.context.handles.view.applied();
         if applied != self.applied {
             self.applied = applied;
-            tokio::time::sleep(PAUSE_MAX.min(begun.elapsed() * PAUSE_FACTOR)).await;
+            tokio::time::sleep(PAUSE_MAX.min(took * PAUSE_FACTOR)).await;
         }
-        Ok(done)
+        Ok((what, done))
     }
 }

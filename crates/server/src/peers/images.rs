@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use quorate_core::{ImageMeasure, ImageStream, SnapshotSource, View};
 use quorate_proto::MemberId;
+use quorate_rpc::give_way;
 use quorate_transport::ImageSource;
 
 /// Holds each state until its image is opened or a newer one for the same member comes. Cheap to clone.
@@ -41,6 +42,7 @@ impl States {
 
 impl ImageSource for States {
     fn open(&self, index: u64) -> io::Result<(u64, Box<dyn Read + Send>)> {
+        give_way();
         let source = {
             let mut waiting = self.waiting.lock();
             let found = waiting.iter().find(|(_, s)| s.index == index);

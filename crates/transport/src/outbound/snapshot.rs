@@ -1,13 +1,14 @@
 //! Sends a snapshot: its message, then the database's image, read as it goes.
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use quorate_proto::raftpb::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::body::{RequestBody, SnapshotBody};
 use super::pipeline::judge_post;
@@ -17,6 +18,7 @@ use crate::codec::encode_message;
 use crate::headers::{TRAILING, seal};
 use crate::link::Link;
 use crate::metrics::Gauge;
+use crate::seam::ImageSource;
 use crate::shared::Shared;
 use crate::url::PeerUrl;
 
@@ -92,16 +94,16 @@ pub(crate) fn snapshot_index(message: &Message) -> u64 {
 
 async fn post(shared: &Shared, link: &Link, url: &PeerUrl, message: Message) -> Result<u64, Error> {
     let index = snapshot_index(&message);
-    let images = Arc::clone(&shared.images);
-    let opened = tokio::task::spawn_blocking(move || images.open(index)).await;
-    let (bytes, image) = opened.map_err(|_| Error::Stopped)??;
+    let Reading {
+        bytes,
+        pieces: queue,
+        ended,
+    } = Reading::begin(&shared.images, index).await?;
     tracing::info!("snapshot-index" = index, bytes, to = %url, "sending database snapshot");
     // A member of etcd would store a checksum behind the image as a part of it.
     let sealed = shared.config.checksums && link.is_kindred();
     let mut head = encode_message(message);
     let head = head.copy_to_bytes(head.remaining());
-    let (pieces, queue) = mpsc::channel(PIECES_AHEAD_MAX);
-    let reading = tokio::task::spawn_blocking(move || read_image(bytes, image, &pieces));
     let total = bytes + head.len() as u64;
     let body = SnapshotBody::new(head, queue, Arc::clone(&shared.pace), sealed);
     let mut headers = shared.identity.request_headers();
@@ -125,7 +127,7 @@ async fn post(shared: &Shared, link: &Link, url: &PeerUrl, message: Message) -> 
     let patience = shared.config.snapshot_timeout * STORE_PATIENCE;
     let answer = tokio::select! {
         answer = &mut answer => answer?,
-        () = stored_too_late(reading, patience) => {
+        () = stored_too_late(ended, patience) => {
             return Err(Error::TimedOut("the snapshot is not acknowledged"));
         }
     };
@@ -144,10 +146,46 @@ async fn post(shared: &Shared, link: &Link, url: &PeerUrl, message: Message) -> 
     judge_post(shared, &reply, shared.identity.member_id).map(|()| total)
 }
 
+/// An image that a thread of its own reads.
+struct Reading {
+    bytes: u64,
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    /// Closed when the thread is at the image's end.
+    ended: oneshot::Receiver<()>,
+}
+
+impl Reading {
+    /// Opens the image of a snapshot and reads ahead. Without a reader of the pieces the thread ends at its next one.
+    async fn begin(images: &Arc<dyn ImageSource>, index: u64) -> Result<Self, Error> {
+        let images = Arc::clone(images);
+        let (opened, is_opened) = oneshot::channel();
+        let (pieces, queue) = mpsc::channel(PIECES_AHEAD_MAX);
+        let (end, ended) = oneshot::channel();
+        let named = thread::Builder::new().name("image".to_owned());
+        named.spawn(move || {
+            let _end = end;
+            // Whoever is not there any more needs neither the image nor why there is none.
+            match images.open(index) {
+                Ok((bytes, image)) => {
+                    if opened.send(Ok(bytes)).is_ok() {
+                        read_image(bytes, image, &pieces);
+                    }
+                }
+                Err(error) => drop(opened.send(Err(error))),
+            }
+        })?;
+        Ok(Self {
+            bytes: is_opened.await.map_err(|_| Error::Stopped)??,
+            pieces: queue,
+            ended,
+        })
+    }
+}
+
 /// Ends when the image was read and then stored for too long.
-async fn stored_too_late(reading: tokio::task::JoinHandle<()>, patience: std::time::Duration) {
+async fn stored_too_late(ended: oneshot::Receiver<()>, patience: Duration) {
     // How the reading ended is seen in the body.
-    let _ = reading.await;
+    let _ = ended.await;
     tokio::time::sleep(patience).await;
 }
 

@@ -30,7 +30,7 @@ pub const NAMES: &[&str] = &[
     "sync failed", "write failed", "read failed", "read was damaged", "write was lost", "write went astray",
     "sector became unreadable", "bit rotted in the log", "bit rotted in the database", "bit rotted in a snapshot", "disk full",
     "disk stalled for an election timeout", "member refused to start on a damaged disk",
-    "member stopped at a failed disk", "member stopped on a damaged disk", "cluster stopped beyond the atlas",
+    "member stopped at a failed disk", "member stopped at the state of a snapshot", "member stopped on a damaged disk", "cluster stopped beyond the atlas",
     // Time.
     "clock ran fast", "clock ran slow", "clock jumped", "wall clock jumped", "member paused", "leader paused",
     "late ticks were made up for",

@@ -2,7 +2,7 @@
 use std::io::{self, Read as _};
 
 use bytes::Bytes;
-use quorate_core::{ImageStream, SnapshotSource, align_snapshot};
+use quorate_core::{ImageError, ImageStream, SnapshotSource, align_snapshot};
 use quorate_disk::{Disk as _, OpenMode};
 use quorate_proto::raftpb::Message;
 use quorate_server::bootstrap::image_position;
@@ -16,11 +16,13 @@ pub(crate) type Image = Bytes;
 /// Reads the whole image that a state stands for.
 ///
 /// # Errors
-/// When the state cannot be read.
-pub(crate) fn make(source: SnapshotSource) -> Result<Image, String> {
+/// Why not, and whether that ends the member, as the server's sender of images says it.
+pub(crate) fn make(source: SnapshotSource) -> Result<Image, (String, bool)> {
+    let why = |e: &ImageError| (e.to_string(), e.is_of_database());
     let mut bytes = Vec::new();
-    let mut stream = ImageStream::open_for_member(source.state).map_err(|e| e.to_string())?;
-    stream.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    let mut stream = ImageStream::open_for_member(source.state).map_err(|e| why(&e))?;
+    let read = stream.read_to_end(&mut bytes);
+    read.map_err(|e| ImageError::in_read(&e).map_or_else(|| (e.to_string(), false), why))?;
     Ok(bytes.into())
 }
 

@@ -118,6 +118,7 @@ impl World {
             Event::Deliver(delivery) => return self.deliver(number, delivery),
             Event::SnapshotSent { to, ok } => running.member.handle_snapshot_sent(to, ok),
             Event::Unreachable(id) => running.member.handle_unreachable(id),
+            Event::Unreadable(why) => return Err(why),
             Event::Log => return self.log_written(number),
             Event::Flush => return self.flush(number),
             Event::Compact => return self.compact(number),

@@ -116,8 +116,13 @@ enum Event {
     Tick,
     Inbox,
     Deliver(Delivery),
-    SnapshotSent { to: MemberId, ok: bool },
+    SnapshotSent {
+        to: MemberId,
+        ok: bool,
+    },
     Unreachable(MemberId),
+    /// The member's database cannot be read for a snapshot.
+    Unreadable(String),
     Log,
     Flush,
     Compact,

@@ -36,8 +36,8 @@ impl World {
                 };
                 match crate::node::make_image(source) {
                     Ok(image) => Some(image),
-                    Err(why) => {
-                        self.snapshot_unmade(from, &message, &why);
+                    Err((why, is_fatal)) => {
+                        self.snapshot_unmade(from, &message, why, is_fatal);
                         continue;
                     }
                 }
@@ -48,13 +48,18 @@ impl World {
         }
     }
 
-    fn snapshot_unmade(&mut self, from: u64, message: &Message, why: &str) {
-        self.say(|| format!("m{from} cannot read the state of a snapshot: {why}"));
+    fn snapshot_unmade(&mut self, from: u64, message: &Message, why: String, is_fatal: bool) {
+        let why = format!("cannot read the state of a snapshot: {why}");
+        self.say(|| format!("m{from} {why}"));
         let to = MemberId(message.to.unwrap_or(0));
         self.after(1, from, Event::SnapshotSent { to, ok: false });
         if !self.may_fail(from) {
-            let text = format!("m{from} cannot read its own state: {why}");
-            self.fail(Violation::new("disks that nothing happened to", text));
+            let text = format!("m{from} {why}");
+            return self.fail(Violation::new("disks that nothing happened to", text));
+        }
+        if is_fatal {
+            self.hit("member stopped at the state of a snapshot");
+            self.after(1, from, Event::Unreadable(why));
         }
     }
 

@@ -80,6 +80,12 @@ fn seed_1020374_holds_a_checkpoint_against_the_lease_that_it_was_meant_for() {
     is_clean(1_020_374, 5);
 }
 
+/// A leader whose database could not be read, not even for the snapshot that the only other member needed, led on for ever.
+#[test]
+fn seed_1033504_ends_a_leader_that_cannot_read_the_state_of_a_snapshot() {
+    is_clean(1_033_504, 15);
+}
+
 /// The check forgot the checkpoint that a leader was promoted with once that leader made one of its own.
 #[test]
 fn seeds_1021244_and_1022122_let_a_leader_go_by_the_checkpoint_of_its_promotion() {

@@ -1,6 +1,6 @@
 //! What can go wrong with images.
-use std::fmt;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 /// Why an image cannot be made, read or restored.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub enum ImageError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The image's file.
     Image(quorate_snap::Error),
@@ -42,6 +42,20 @@ pub enum ImageError {
     Backend(quorate_backend::Error),
     /// The log.
     Wal(quorate_wal::Error),
+}
+
+impl ImageError {
+    /// Says whether the database that an image is made of cannot be read: not until it is opened anew.
+    #[must_use]
+    pub fn is_of_database(&self) -> bool {
+        matches!(self, Self::Backend(_))
+    }
+
+    /// Finds what went wrong in what an [`ImageStream`](super::ImageStream) says while it is read.
+    #[must_use]
+    pub fn in_read(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
 }
 
 impl fmt::Display for ImageError {

@@ -6,26 +6,31 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use quorate_core::{ImageMeasure, ImageStream, SnapshotSource, View};
+use quorate_core::{ImageError, ImageMeasure, ImageStream, SnapshotSource, View};
 use quorate_proto::MemberId;
 use quorate_rpc::give_way;
 use quorate_transport::ImageSource;
 
+use crate::queue::{Event, Queue};
+
 /// Holds each state until its image is opened or a newer one for the same member comes. Cheap to clone.
 ///
-/// A state holds up pages of the backend, so there is at most one a member.
+/// A state holds up pages of the backend, so there is at most one a member. A state that cannot be read ends this member: its
+/// database gives nothing more until it is opened anew, and a leader that goes on without it leaves those behind that need it.
 #[derive(Clone)]
 pub(crate) struct States {
     waiting: Arc<Mutex<BTreeMap<MemberId, SnapshotSource>>>,
     view: Arc<View>,
+    queue: Queue,
 }
 
 impl States {
     /// Makes a place for the states of a member, whose work comes before its images.
-    pub(crate) fn new(view: Arc<View>) -> Self {
+    pub(crate) fn new(view: Arc<View>, queue: Queue) -> Self {
         Self {
             waiting: Arc::default(),
             view,
+            queue,
         }
     }
 
@@ -54,10 +59,27 @@ impl ImageSource for States {
         })?;
         let mut pace = Pace::new(Arc::clone(&self.view));
         let mut measure = ImageMeasure::for_member(source.state);
-        while pace.work(|| measure.step()).map_err(io::Error::other)? {}
-        let stream = measure.finish().map_err(io::Error::other)?;
+        let failed = |e: ImageError| {
+            end_if_unreadable(&self.queue, &e);
+            io::Error::other(e)
+        };
+        while pace.work(|| measure.step()).map_err(failed)? {}
+        let stream = measure.finish().map_err(failed)?;
         let bytes = stream.image_bytes();
-        Ok((bytes, Box::new(Paced { stream, pace })))
+        let queue = self.queue.clone();
+        let paced = Paced {
+            stream,
+            pace,
+            queue,
+        };
+        Ok((bytes, Box::new(paced)))
+    }
+}
+
+fn end_if_unreadable(queue: &Queue, error: &ImageError) {
+    if error.is_of_database() {
+        let why = format!("cannot read the state of a snapshot: {error}");
+        queue.push(Event::Fatal(why));
     }
 }
 
@@ -105,11 +127,41 @@ impl Pace {
 struct Paced {
     stream: ImageStream,
     pace: Pace,
+    queue: Queue,
 }
 
 impl Read for Paced {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let stream = &mut self.stream;
-        self.pace.work(|| stream.read(buf))
+        let read = self.pace.work(|| stream.read(buf));
+        if let Some(failed) = read.as_ref().err().and_then(ImageError::in_read) {
+            end_if_unreadable(&self.queue, failed);
+        }
+        read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Taken;
+
+    /// The events that are left for the engine after an image could not be read for this reason.
+    fn events(error: ImageError) -> Vec<Event> {
+        let queue = Queue::default();
+        let read = io::Error::other(error);
+        end_if_unreadable(&queue, ImageError::in_read(&read).unwrap());
+        let mut taken = Taken::default();
+        queue.take_now(&mut taken);
+        taken.events
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_read_for_an_image_ends_the_member() {
+        let failed = quorate_backend::Error::Poisoned;
+        let events_of_database = events(ImageError::Backend(failed));
+        assert!(matches!(&events_of_database[..], [Event::Fatal(_)]));
+        assert!(events(ImageError::RevisionOverflow).is_empty());
+        assert!(ImageError::in_read(&io::Error::other("the link broke")).is_none());
     }
 }

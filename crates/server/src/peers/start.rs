@@ -42,7 +42,7 @@ pub(crate) struct Start<'a> {
 pub(crate) fn start(start: Start<'_>) -> Result<Links, String> {
     let runtime = run().map_err(|e| format!("cannot start the links to other members: {e}"))?;
     let view = start.handles.view.clone();
-    let states = States::new(view.clone());
+    let states = States::new(view.clone(), start.queue.clone());
     let images = ImageDirectory::open(&start.installer.place.snap_dir)
         .map_err(|e| format!("cannot use the directory of snapshots: {e}"))?;
     let election_ms = ms(start.config.election_timeout());

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub const NAMES: &[&str] = &[
     // Members.
     "member became leader", "leader changed with writes in flight", "leader handed over for a slow disk",
-    "member applied its own removal", "member was told that it is removed", "member joined", "learner was promoted",
+    "member applied its own removal", "member was told that it is removed", "member joined", "member joined at the address of another", "learner was promoted",
     "member's addresses were updated",
     "member was wiped and replaced", "only voter wrote its log itself",
     // Starts and ends.
@@ -44,7 +44,7 @@ pub const NAMES: &[&str] = &[
     "time to live told", "question about a lease forwarded", "leases listed", "client found nobody",
     "linearizable read failed", "client gave up waiting", "request lost with its member",
     "whole state compared with the model", "logged in", "leadership asked to move", "leadership moved",
-    "downgrade asked for", "downgrade found possible", "downgrade began", "downgrade canceled",
+    "change of members asked for by a client", "downgrade asked for", "downgrade found possible", "downgrade began", "downgrade canceled",
     "members changed, as the model says", "change of members refused, as the model says",
     "only voter read at once", "damaged member could not read", "linearizable read", "serializable read",
     "login refused", "refused before hashing", "watcher asked for", "watch stream broken off", "watch stream stalled",

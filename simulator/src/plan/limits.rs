@@ -59,8 +59,8 @@ pub struct Limits {
     pub bcrypt_cost: u32,
 }
 
-/// Quotas of the database: little more than an empty one takes.
-const QUOTAS_BYTES: [u64; 3] = [64 << 10, 100 << 10, 200 << 10];
+/// Quotas of the database: little more than an empty one takes, which is five or six pages.
+const QUOTAS_BYTES: [u64; 3] = [28 << 10, 40 << 10, 100 << 10];
 
 /// Time to live of tokens, in milliseconds.
 const TOKEN_TTL_MS: u64 = 300_000;

@@ -95,6 +95,7 @@ impl World {
             return;
         };
         self.cancelled.insert(token);
+        self.operator.forget(token);
         let machine = self.machines.get_mut(&machine);
         if let Some(running) = machine.and_then(|m| m.running.as_mut()) {
             running.inbox.push(Submission::Cancel { token });

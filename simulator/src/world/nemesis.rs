@@ -77,7 +77,7 @@ impl World {
                 .iter()
                 .any(|(kind, _)| kind.may_cost_a_member())
         {
-            self.after(500, 0, Event::Operator);
+            self.begin_to_operate(500);
         }
     }
 

@@ -10,7 +10,7 @@ use quorate_server::bootstrap::Start;
 
 use super::{Event, Note, World};
 use crate::Random;
-use crate::node::{Status, machine_at, peer_url};
+use crate::node::{Machine, Status, machine_at, peer_url};
 use crate::plan::Plan;
 
 /// Milliseconds between two looks.
@@ -30,6 +30,9 @@ enum Wish {
 /// Ports that members say they listen on: an update changes it and nothing else.
 const PORTS: [u64; 3] = [2380, 2381, 2382];
 
+/// The id of no member.
+const NOBODY: MemberId = MemberId(7);
+
 /// A change that was asked for.
 struct Asked {
     machine: u64,
@@ -43,6 +46,14 @@ pub(super) struct Operator {
     /// Members that the cluster is to have.
     target: usize,
     next_number: u64,
+    /// Draws whose address is used again.
+    addresses: Random,
+    /// Members that were ever given a machine.
+    adopted: BTreeSet<u64>,
+    /// Whether it looks after the cluster at all.
+    is_on: bool,
+    /// Changes that clients have asked for and were not told of.
+    foreign: BTreeSet<Token>,
     wish: Option<(Wish, u64)>,
     pending: Option<(Token, u64)>,
     mine: BTreeSet<Token>,
@@ -58,6 +69,10 @@ impl Operator {
         Self {
             target: usize::try_from(plan.members).unwrap_or(usize::MAX),
             next_number: plan.members + 1,
+            addresses: Random::of(plan.seed, "addresses"),
+            adopted: (1..=plan.members).collect(),
+            is_on: false,
+            foreign: BTreeSet::new(),
             wish: None,
             pending: None,
             mine: BTreeSet::new(),
@@ -70,7 +85,7 @@ impl Operator {
 
     /// Says whether no change of members is under way.
     pub(super) fn is_quiet(&self) -> bool {
-        self.pending.is_none() && self.wish.is_none()
+        self.pending.is_none() && self.wish.is_none() && self.foreign.is_empty()
     }
 
     pub(super) fn takes(&self, token: Token) -> bool {
@@ -83,7 +98,13 @@ impl Operator {
             self.pending = None;
         }
         self.changes.remove(&token);
+        self.foreign.remove(&token);
         self.mine.remove(&token)
+    }
+
+    /// Takes that nobody waits for a token any more.
+    pub(super) fn forget(&mut self, token: Token) {
+        self.foreign.remove(&token);
     }
 
     pub(super) fn want_change(&mut self, random: &mut Random) {
@@ -178,6 +199,57 @@ impl World {
         self.ask(machine, |token| Submission::MoveLeader { token, target });
     }
 
+    /// Begins to look after the cluster.
+    pub(super) fn begin_to_operate(&mut self, ms: u64) {
+        if !std::mem::replace(&mut self.operator.is_on, true) {
+            self.after(ms, 0, Event::Operator);
+        }
+    }
+
+    /// Draws a change of members that a client may ask for beside the operator: of learners and addresses, and such as are
+    /// refused. It takes no voter away.
+    pub(crate) fn draw_change(&mut self, random: &mut Random) -> Option<MemberChange> {
+        let members = self.members();
+        let at = random.below(members.len() as u64);
+        let any = members.get(usize::try_from(at).ok()?)?;
+        let learner = members.iter().find(|m| m.is_learner);
+        let has_room = members.len() < self.operator.target + 2;
+        Some(match (random.below(10), learner) {
+            (0..3, None) if has_room => self.new_member(true),
+            (0..4, Some(learner)) if !self.is_lost(learner.id) => MemberChange::Promote {
+                id: MemberId(learner.id),
+            },
+            (4..6, Some(learner)) => MemberChange::Remove {
+                id: MemberId(learner.id),
+            },
+            (6, _) => MemberChange::Remove { id: NOBODY },
+            (7, _) => MemberChange::Promote { id: NOBODY },
+            (8, _) => MemberChange::Add {
+                peer_urls: any.peer_ur_ls.clone(),
+                is_learner: true,
+            },
+            _ => self.update(any, random.choose(&PORTS))?,
+        })
+    }
+
+    /// Makes another address for a member.
+    fn update(&self, member: &pb::Member, port: u64) -> Option<MemberChange> {
+        let id = MemberId(member.id);
+        let machine = self.machine_of(id)?;
+        Some(MemberChange::Update {
+            id,
+            peer_urls: vec![format!("http://m{machine}:{port}")],
+        })
+    }
+
+    /// Leaves a change of members with a member in a client's name.
+    pub(crate) fn submit_change(&mut self, machine: u64, change: MemberChange) -> Option<Token> {
+        self.begin_to_operate(1);
+        let token = self.submit(machine, |token| Submission::ChangeMembers { token, change })?;
+        self.operator.foreign.insert(token);
+        Some(token)
+    }
+
     /// Looks after the cluster, and again in a while.
     pub(super) fn operate(&mut self) {
         self.after(LOOK_MS, 0, Event::Operator);
@@ -226,7 +298,7 @@ impl World {
     fn adopt(&mut self, members: &[pb::Member]) {
         for member in members {
             let id = MemberId(member.id);
-            if self.machine_of(id).is_some() {
+            if self.operator.adopted.contains(&member.id) {
                 continue;
             }
             let Some(number) = member.peer_ur_ls.iter().find_map(|url| machine_at(url)) else {
@@ -235,6 +307,11 @@ impl World {
             let Some(cluster_id) = self.machines.values().next().map(|m| m.cluster_id) else {
                 continue;
             };
+            let is_taken = |m: &Machine| !m.is_removed();
+            if self.machines.get(&number).is_some_and(is_taken) {
+                continue;
+            }
+            let before = self.machines.remove(&number);
             let start = Start::Join {
                 member_id: id,
                 cluster_id,
@@ -242,8 +319,13 @@ impl World {
             };
             self.say(|| format!("m{number} joins as member {id}"));
             self.hit("member joined");
+            self.operator.adopted.insert(member.id);
             let limits = self.limits_of(number);
             self.add_machine(number, start, limits);
+            if let Some(before) = before {
+                self.hit("member joined at the address of another");
+                self.succeed(before);
+            }
             if let Some(machine) = self.machines.get_mut(&number) {
                 machine.has_joined = false;
             }
@@ -321,23 +403,41 @@ impl World {
             Wish::Remove => None,
             Wish::Update => {
                 let member = learner.or_else(|| members.get(at))?;
-                let machine = self.machine_of(MemberId(member.id))?;
                 let port = PORTS[usize::try_from(number % 3).unwrap_or(0)];
+                let change = self.update(member, port)?;
                 self.hit("member's addresses were updated");
-                Some(MemberChange::Update {
-                    id: MemberId(member.id),
-                    peer_urls: vec![format!("http://m{machine}:{port}")],
-                })
+                Some(change)
             }
         }
     }
 
     fn add(&mut self, as_voter: bool) -> MemberChange {
-        let number = self.operator.next_number;
-        self.operator.next_number += 1;
+        let is_learner = !as_voter && self.random.one_in(2);
+        self.new_member(is_learner)
+    }
+
+    /// Gives a new member a machine, often that of a member that is gone for good.
+    fn new_member(&mut self, is_learner: bool) -> MemberChange {
+        let free = self.machines.values().filter(|m| m.is_removed());
+        let free: Vec<u64> = free.map(|m| m.number).collect();
+        let reused = self.operator.addresses.pick(&free);
+        let reused = reused.filter(|_| self.operator.addresses.one_in(2));
+        let number = reused.unwrap_or_else(|| {
+            let number = self.operator.next_number;
+            self.operator.next_number += 1;
+            number
+        });
         MemberChange::Add {
             peer_urls: vec![peer_url(number)],
-            is_learner: !as_voter && self.random.one_in(2),
+            is_learner,
+        }
+    }
+
+    /// Lets the member on a machine go on where another was before, on an empty disk: its clock and its lives are counted on.
+    fn succeed(&mut self, before: Machine) {
+        if let Some(machine) = self.machines.get_mut(&before.number) {
+            machine.epoch = before.epoch + 1;
+            machine.clock = before.clock;
         }
     }
 

@@ -229,6 +229,7 @@ impl World {
                 shorten(&format!("{outcome:?}"))
             )
         });
+        self.operator.forget(token);
         if self.operator.takes(token) {
             return self.operator_answered(token, outcome);
         }

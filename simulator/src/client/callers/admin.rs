@@ -11,78 +11,114 @@ use crate::model::{Answer, Cluster, Peer};
 /// Versions that are asked for: what the cluster can go down to, what it cannot, and what is none.
 const TARGETS: [&str; 5] = ["3.6", "3.6.0", "3.6.2", "3.5", "x"];
 
-/// A question about the cluster, and since when its answer may hold.
+/// Something that a client does to the cluster, before it is drawn what exactly.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Errand {
+    MoveLeader,
+    Downgrade(DowngradeAction),
+    Members,
+}
+
+/// What is asked of a member.
 #[derive(Clone, Debug)]
-pub(super) enum AdminAsk {
+enum Admin {
     MoveLeader {
         target: MemberId,
         /// The term in which it was asked.
         term: u64,
-        place: u64,
     },
     Downgrade {
         action: DowngradeAction,
         version: String,
-        place: u64,
     },
+    Members(MemberChange),
+}
+
+/// A question about the cluster, and since when its answer may hold.
+#[derive(Clone, Debug)]
+pub(super) struct AdminAsk {
+    what: Admin,
+    /// What the member had applied.
+    place: u64,
+    /// Entries that were committed.
+    since: u64,
 }
 
 impl Callers {
-    pub(super) fn move_leader(&mut self, world: &mut World, client: u64) -> Checked {
-        let Some(leader) = world.leader().filter(|leader| world.is_ready(*leader)) else {
-            return Ok(());
-        };
-        let Some(identity) = self.identity(world, leader, client)? else {
-            return Ok(());
-        };
-        if !self.door(world, leader, &identity, &Operation::Maintenance, &[])? {
-            return Ok(());
-        }
-        let members = world.members();
-        let ids: Vec<u64> = members.iter().map(|m| m.id).chain([7]).collect();
-        let target = MemberId(self.random.pick(&ids).unwrap_or(7));
-        let term = world.view(leader).map_or(0, |v| v.term());
-        let place = Self::place(world, leader).unwrap_or(0);
-        let token = world.submit(leader, |token| Submission::MoveLeader { token, target });
-        let ask = AdminAsk::MoveLeader {
-            target,
-            term,
-            place,
-        };
-        self.wait(world, leader, token, Waiting::Admin(ask));
-        world.hit("leadership asked to move");
-        Ok(())
-    }
-
-    pub(super) fn downgrade(
+    /// Runs an errand at a member, or at the leader when only that one can do it.
+    pub(super) fn administrate(
         &mut self,
         world: &mut World,
         machine: u64,
         client: u64,
-        action: DowngradeAction,
+        errand: Errand,
     ) -> Checked {
+        let machine = match errand {
+            Errand::MoveLeader => match world.leader().filter(|leader| world.is_ready(*leader)) {
+                Some(leader) => leader,
+                None => return Ok(()),
+            },
+            _ => machine,
+        };
         let Some(identity) = self.identity(world, machine, client)? else {
             return Ok(());
         };
-        if !self.door(world, machine, &identity, &Operation::Maintenance, &[])? {
+        let operation = match errand {
+            Errand::Members => Operation::MemberChange,
+            _ => Operation::Maintenance,
+        };
+        if !self.door(world, machine, &identity, &operation, &[])? {
             return Ok(());
         }
-        let version = self.random.pick(&TARGETS).unwrap_or(TARGETS[0]).to_owned();
-        let place = Self::place(world, machine).unwrap_or(0);
-        let asked = version.clone();
-        let token = world.submit(machine, |token| Submission::Downgrade {
-            token,
-            action,
-            version: asked,
-        });
-        let ask = AdminAsk::Downgrade {
-            action,
-            version,
-            place,
+        let Some(what) = self.draw_admin(world, machine, errand) else {
+            return Ok(());
+        };
+        let ask = AdminAsk {
+            what,
+            place: Self::place(world, machine).unwrap_or(0),
+            since: world.committed().len() as u64,
+        };
+        let token = match ask.what.clone() {
+            Admin::MoveLeader { target, .. } => {
+                world.hit("leadership asked to move");
+                world.submit(machine, |token| Submission::MoveLeader { token, target })
+            }
+            Admin::Downgrade { action, version } => {
+                world.hit("downgrade asked for");
+                world.submit(machine, |token| Submission::Downgrade {
+                    token,
+                    action,
+                    version,
+                })
+            }
+            Admin::Members(change) => {
+                world.hit("change of members asked for by a client");
+                world.say(|| format!("m{machine} is asked for {change:?}"));
+                world.submit_change(machine, change)
+            }
         };
         self.wait(world, machine, token, Waiting::Admin(ask));
-        world.hit("downgrade asked for");
         Ok(())
+    }
+
+    fn draw_admin(&mut self, world: &mut World, machine: u64, errand: Errand) -> Option<Admin> {
+        Some(match errand {
+            Errand::MoveLeader => {
+                let members = world.members();
+                let ids: Vec<u64> = members.iter().map(|m| m.id).chain([7]).collect();
+                Admin::MoveLeader {
+                    target: MemberId(self.random.pick(&ids).unwrap_or(7)),
+                    term: world.view(machine).map_or(0, |v| v.term()),
+                }
+            }
+            Errand::Downgrade(action) => Admin::Downgrade {
+                action,
+                version: self.random.pick(&TARGETS).unwrap_or(TARGETS[0]).to_owned(),
+            },
+            // Who may lose more than a minority is looked after by nobody.
+            Errand::Members if world.plan().is_beyond => return None,
+            Errand::Members => Admin::Members(world.draw_change(&mut self.random)?),
+        })
     }
 
     /// Holds an answer against what was so at some time between the question and now.
@@ -93,29 +129,25 @@ impl Callers {
         ask: &AdminAsk,
         outcome: &Outcome,
     ) -> Checked {
-        let may_be = match ask {
-            AdminAsk::MoveLeader {
-                target,
-                term,
-                place,
-            } => match outcome {
+        let place = ask.place;
+        let may_be = match &ask.what {
+            Admin::Members(change) => {
+                return self.change_answered(world, machine, (change, ask.since), outcome);
+            }
+            Admin::MoveLeader { target, term } => match outcome {
                 Outcome::LeaderMoved => {
                     world.hit("leadership moved");
                     let machine = world.machine_of(*target);
                     machine.is_some_and(|machine| world.has_led(machine, *term))
                 }
-                Outcome::Failed(Error::BadLeaderTransferee) => self.was(*place, |cluster| {
+                Outcome::Failed(Error::BadLeaderTransferee) => self.was(place, |cluster| {
                     let is_it = |peer: &Peer| peer.id == target.0 && !peer.is_learner;
                     !cluster.members().iter().any(is_it)
                 }),
                 Outcome::Failed(_) => true,
                 _ => false,
             },
-            AdminAsk::Downgrade {
-                action,
-                version,
-                place,
-            } => {
+            Admin::Downgrade { action, version } => {
                 if matches!(outcome, Outcome::Done) {
                     world.hit(match action {
                         DowngradeAction::Validate => "downgrade found possible",
@@ -123,7 +155,7 @@ impl Callers {
                         DowngradeAction::Cancel => "downgrade canceled",
                     });
                 }
-                self.was(*place, |cluster| fits(cluster, *action, version, outcome))
+                self.was(place, |cluster| fits(cluster, *action, version, outcome))
             }
         };
         if may_be {

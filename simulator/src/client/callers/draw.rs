@@ -6,6 +6,7 @@ use quorate_proto::etcdserverpb::compare::TargetUnion;
 use quorate_proto::etcdserverpb::request_op;
 
 use super::Callers;
+use super::admin::Errand;
 use super::reads::Read;
 use crate::Random;
 
@@ -39,8 +40,7 @@ pub(super) enum Deed {
     Watch,
     /// Stalls or breaks off a stream.
     Disturb,
-    MoveLeader,
-    Downgrade(DowngradeAction),
+    Administrate(Errand),
 }
 
 /// What a run does how often: some runs do little of this and much of that.
@@ -65,10 +65,12 @@ enum Sort {
     Alarm,
     Leader,
     Downgrade,
+    Members,
 }
 
 impl Swarm {
-    pub(super) fn draw(random: &mut Random) -> Self {
+    /// Draws it; changes of members from a generator of their own.
+    pub(super) fn draw(random: &mut Random, members: &mut Random) -> Self {
         let has_auth = random.one_in(3);
         let has_alarms = random.one_in(5);
         let rates = |common: &[u64], random: &mut Random| random.choose(common);
@@ -85,6 +87,9 @@ impl Swarm {
         ];
         if has_auth {
             weights.push((Sort::Auth, rates(&[5, 15], random)));
+        }
+        if members.one_in(4) {
+            weights.push((Sort::Members, rates(&[1, 4], members)));
         }
         if has_alarms {
             weights.push((Sort::Alarm, 1));
@@ -151,12 +156,13 @@ impl Callers {
             Sort::Auth if self.random.one_in(2) => Deed::LogIn,
             Sort::Auth => Deed::Manage,
             Sort::Alarm => self.draw_alarm(),
-            Sort::Leader => Deed::MoveLeader,
-            Sort::Downgrade => Deed::Downgrade(match self.random.below(3) {
+            Sort::Leader => Deed::Administrate(Errand::MoveLeader),
+            Sort::Members => Deed::Administrate(Errand::Members),
+            Sort::Downgrade => Deed::Administrate(Errand::Downgrade(match self.random.below(3) {
                 0 => DowngradeAction::Validate,
                 1 => DowngradeAction::Enable,
                 _ => DowngradeAction::Cancel,
-            }),
+            })),
         }
     }
 

@@ -112,7 +112,7 @@ impl Callers {
         let options = plan.limits.recovery();
         let may_repeat = plan.faults.rate(FaultKind::Duplication) > 0;
         Self {
-            swarm: Swarm::draw(&mut random),
+            swarm: Swarm::draw(&mut random, &mut Random::of(plan.seed, "members")),
             model: Model::new(options.lease.min_ttl_s, plan.limits.max_learners),
             ledger: Ledger::new(may_repeat),
             history: History::default(),
@@ -179,8 +179,7 @@ impl Callers {
             Deed::Manage => self.manage(world, machine, client),
             Deed::Watch => self.watch(world, machine, client),
             Deed::Disturb => self.disturb(world, machine),
-            Deed::MoveLeader => self.move_leader(world, client),
-            Deed::Downgrade(action) => self.downgrade(world, machine, client, action),
+            Deed::Administrate(errand) => self.administrate(world, machine, client, errand),
         }
     }
 

@@ -38,4 +38,4 @@ pub use random::Random;
 pub use run::{EVERYTHING_FROM, Ended, Report, run, run_seed};
 pub use shrink::shrink;
 pub use trace::Trace;
-pub use world::{Committed, Note, World};
+pub use world::{Committed, Note, Origin, World};

@@ -10,12 +10,14 @@
 //!
 //! A leader gives a lease what is left of it by the last checkpoint before its term, and goes by that until somebody renews
 //! the lease: its own checkpoints change nothing for itself, whoever led before. A checkpoint names an id alone as well, and
-//! may cross with a renewal or a new grant: what was left before is then given to the lease after, as in etcd.
+//! may cross with a renewal or a new grant: what was left before is then given to the lease after, as in etcd. But it leaves what is
+//! left for the leader that makes it, on the leader's own clock: no less than a revocation by that leader would have to wait for.
 use std::collections::BTreeMap;
 
 use quorate_proto::etcdserverpb::InternalRaftRequest;
 
 use super::Violation;
+use crate::Origin;
 use crate::model::{Answer, Model, Step};
 
 /// What a leader says that has not applied the first entry of its term yet, as etcd's does.
@@ -32,6 +34,8 @@ pub type Clocks = BTreeMap<u64, u64>;
 struct Running {
     /// When it was granted or renewed last, at the earliest.
     since: Clocks,
+    /// Renewals by when they were told of, in true time, after the grant; the last few.
+    told: Vec<(u64, Clocks)>,
     ttl_ms: u64,
     /// The last checkpoint of each term after that, in order.
     checkpoints: Vec<Checkpoint>,
@@ -49,6 +53,9 @@ struct Checkpoint {
     /// 0 when an earlier one is taken back.
     left_ms: u64,
 }
+
+/// Renewals of a lease that are remembered, so that one is found that no checkpoint can have crossed with.
+const TOLD_MAX: usize = 8;
 
 /// The times of all leases.
 #[derive(Debug)]
@@ -72,23 +79,24 @@ impl LeaseTimes {
         }
     }
 
-    /// Looks at an entry that was just committed; `machine` is that of the member that proposed it, and `known` the last entry
-    /// that its leader had applied when it put it into its log.
+    /// Looks at an entry that was just committed; `machine` is that of the member that proposed it.
     ///
     /// # Errors
-    /// It ends a lease before its time.
+    /// It ends a lease before its time, or will.
     pub fn committed(
         &mut self,
         step: &Step,
         clocks: &Clocks,
         machine: Option<u64>,
-        known: u64,
+        origin: &Origin,
     ) -> Result<(), Violation> {
         let Some(request) = step.request.as_deref() else {
             return Ok(());
         };
         if let Some(r) = &request.lease_checkpoint {
             for checkpoint in &r.checkpoints {
+                let left = (checkpoint.id, checkpoint.remaining_ttl);
+                self.judge_checkpoint(left, step, machine, origin)?;
                 if let Some(running) = self.running.get_mut(&checkpoint.id) {
                     let left_s = u64::try_from(checkpoint.remaining_ttl).unwrap_or(0);
                     running.checkpoints.retain(|c| c.term < step.term);
@@ -103,6 +111,7 @@ impl LeaseTimes {
         if let Ok(Answer::Grant { id, ttl_s }) = &step.outcome {
             let running = Running {
                 since: clocks.clone(),
+                told: vec![(0, clocks.clone())],
                 ttl_ms: u64::try_from(*ttl_s).unwrap_or(0) * 1_000,
                 checkpoints: Vec::new(),
                 granted: step.index,
@@ -116,7 +125,7 @@ impl LeaseTimes {
             let lives = self.former.entry(r.id).or_default();
             lives.push(running);
             if is_expiry(step, request) {
-                let meant = lives.iter().rfind(|life| life.granted <= known);
+                let meant = lives.iter().rfind(|life| life.granted <= origin.applied);
                 let Some(meant) = meant.cloned() else {
                     let text = format!(
                         "entry {} ends lease {} before it was granted",
@@ -167,6 +176,48 @@ impl LeaseTimes {
         Err(Violation::new("leases last as long as granted", text))
     }
 
+    /// A checkpoint gives the next leader no less than its maker has left to wait.
+    fn judge_checkpoint(
+        &self,
+        (id, remaining_s): (i64, i64),
+        step: &Step,
+        machine: Option<u64>,
+        origin: &Origin,
+    ) -> Result<(), Violation> {
+        let is_its_own = machine == Some(origin.machine);
+        let (Some(running), Ok(said_s @ 1..)) = (self.running.get(&id), u64::try_from(remaining_s))
+        else {
+            return Ok(());
+        };
+        if !is_its_own || running.granted > origin.applied {
+            return Ok(());
+        }
+        let mut told = running.told.iter();
+        let uncrossed = told.rfind(|(told_ms, _)| *told_ms < origin.at_ms);
+        let passed = |since: &Clocks| {
+            let then = since.get(&origin.machine)?;
+            Some(origin.own_ms.saturating_sub(*then))
+        };
+        let Some(passed_ms) = uncrossed.and_then(|(_, since)| passed(since)) else {
+            return Ok(());
+        };
+        let mut left_ms = running.ttl_ms.saturating_sub(passed_ms);
+        let mut checkpoints = running.checkpoints.iter();
+        let found = checkpoints.rfind(|c| c.term < step.term);
+        if let Some(before) = found.filter(|c| c.left_ms > 0) {
+            let left = passed(&before.since).map(|ms| before.left_ms.saturating_sub(ms));
+            left_ms = left_ms.min(left.unwrap_or(0));
+        }
+        if said_s * 1_000 + self.slack_ms >= left_ms {
+            return Ok(());
+        }
+        let text = format!(
+            "entry {} says that {said_s} s of lease {id} are left, and it is {left_ms} ms on the clock of m{}",
+            step.index, origin.machine
+        );
+        Err(Violation::new("checkpoints leave what is left", text))
+    }
+
     /// Says whether who had applied so much can mean the lease that has the id now.
     pub fn is_for_present(&self, id: i64, known: u64) -> bool {
         self.running.get(&id).is_some_and(|r| r.granted <= known)
@@ -183,7 +234,7 @@ impl LeaseTimes {
         })
     }
 
-    /// Takes a renewal that succeeded: it was asked for when the clocks said so. `model` is as of the answer.
+    /// Takes a renewal that succeeded: it was asked for when the clocks said so. `model` and the true time are of the answer.
     ///
     /// # Errors
     /// The time it was given is not the lease's.
@@ -193,6 +244,7 @@ impl LeaseTimes {
         id: i64,
         ttl_s: i64,
         (since, place): (&Clocks, u64),
+        now_ms: u64,
     ) -> Result<(), Violation> {
         let was_there = |ttl: i64| {
             (place..=model.index())
@@ -209,6 +261,10 @@ impl LeaseTimes {
             if is_newer {
                 running.since = since.clone();
                 running.checkpoints.clear();
+                running.told.push((now_ms, since.clone()));
+                if running.told.len() > TOLD_MAX {
+                    running.told.remove(0);
+                }
             }
         }
         Ok(())

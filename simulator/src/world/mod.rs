@@ -57,6 +57,19 @@ impl Committed {
     }
 }
 
+/// Where an entry comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The machine of the leader that put it into its log, 0 when that is not known.
+    pub machine: u64,
+    /// The last entry that this leader had applied.
+    pub applied: u64,
+    /// The true time, in milliseconds.
+    pub at_ms: u64,
+    /// What the leader's clock said.
+    pub own_ms: u64,
+}
+
 /// Something that a workload is told.
 #[derive(Debug)]
 pub enum Note {
@@ -197,10 +210,10 @@ pub struct World {
     notes: VecDeque<Note>,
     /// The log that the cluster has agreed on.
     committed: Vec<Committed>,
-    /// Of each of its entries, what its leader had applied when it put it into its log.
-    known: Vec<u64>,
+    /// Where each of its entries comes from.
+    origins: Vec<Origin>,
     /// The same of entries that are not committed, by index and term.
-    unsettled: BTreeMap<(u64, u64), u64>,
+    unsettled: BTreeMap<(u64, u64), Origin>,
     /// The members, as who applied most has it.
     configuration: Configuration,
     invariants: Invariants,
@@ -233,7 +246,7 @@ impl World {
             cancelled: BTreeSet::new(),
             notes: VecDeque::new(),
             committed: Vec::new(),
-            known: Vec::new(),
+            origins: Vec::new(),
             unsettled: BTreeMap::new(),
             configuration: Configuration::default(),
             invariants: Invariants::default(),
@@ -403,11 +416,11 @@ impl World {
         &self.committed
     }
 
-    /// Returns the last entry that a leader had applied when it put a committed entry into its log.
-    pub fn known(&self, index: u64) -> u64 {
+    /// Returns where a committed entry comes from.
+    pub fn origin(&self, index: u64) -> Origin {
         let at = usize::try_from(index.saturating_sub(1)).ok();
-        let known = at.and_then(|at| self.known.get(at));
-        known.copied().unwrap_or(0)
+        let origin = at.and_then(|at| self.origins.get(at));
+        origin.copied().unwrap_or_default()
     }
 
     /// Returns a machine.

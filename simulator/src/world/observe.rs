@@ -1,5 +1,5 @@
 //! Looks at a member after every step, and gathers what the cluster has agreed on.
-use super::{Committed, Note, World};
+use super::{Committed, Note, Origin, World};
 use crate::check::Violation;
 
 impl World {
@@ -53,8 +53,13 @@ impl World {
         }
         let term = self.running(number).map_or(0, |r| r.member.view().term());
         for entry in fresh {
-            let known = self.unsettled.get(&(entry.index, entry.term));
-            self.known.push(known.copied().unwrap_or(entry.index - 1));
+            let origin = self.unsettled.get(&(entry.index, entry.term));
+            let unknown = Origin {
+                applied: entry.index - 1,
+                at_ms: self.now_ms,
+                ..Origin::default()
+            };
+            self.origins.push(origin.copied().unwrap_or(unknown));
             if entry.term < term {
                 self.hit("log entry committed by another leader");
             }

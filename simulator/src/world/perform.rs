@@ -2,7 +2,7 @@
 use quorate_core::{Actions, Notice, Outcome, Token};
 
 use super::act::split;
-use super::{Committed, Event, Note, World};
+use super::{Committed, Event, Note, Origin, World};
 use crate::check::Violation;
 
 /// Milliseconds after which other members' versions are known.
@@ -65,6 +65,12 @@ impl World {
         let Some((machine, running)) = split(self.machines.get_mut(&number)) else {
             return;
         };
+        let origin = Origin {
+            machine: number,
+            applied: running.applied,
+            at_ms: self.now_ms,
+            own_ms: machine.clock.at(self.now_ms),
+        };
         let mut overwritten = false;
         for entry in actions.persist.iter().flat_map(|b| &b.entries) {
             if machine
@@ -77,7 +83,7 @@ impl World {
             }
             let (index, entry) = Committed::of(entry);
             let place = (index, entry.term);
-            self.unsettled.entry(place).or_insert(running.applied);
+            self.unsettled.entry(place).or_insert(origin);
             machine.log.insert(index, entry);
         }
         for change in std::mem::take(&mut actions.peers) {

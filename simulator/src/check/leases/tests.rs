@@ -58,8 +58,15 @@ impl Case {
         entry: &Entry,
     ) -> Result<(), Violation> {
         let step = self.model.apply(entry).unwrap().clone();
-        let clocks = clocks.iter().copied().collect();
-        self.times.committed(&step, &clocks, Some(machine), known)
+        let clocks: Clocks = clocks.iter().copied().collect();
+        let own_ms = clocks.get(&machine).copied().unwrap_or(0);
+        let origin = Origin {
+            machine,
+            applied: known,
+            at_ms: own_ms,
+            own_ms,
+        };
+        self.times.committed(&step, &clocks, Some(machine), &origin)
     }
 
     fn grant(&mut self, clocks: &[(u64, u64)], ttl: i64) {
@@ -75,8 +82,9 @@ impl Case {
 
     fn renew(&mut self, since: &[(u64, u64)], ttl_s: i64) -> Result<(), Violation> {
         let since: Clocks = since.iter().copied().collect();
-        let place = self.model.index();
-        self.times.renewed(&self.model, 7, ttl_s, (&since, place))
+        let (place, now_ms) = (self.model.index(), since[&1]);
+        self.times
+            .renewed(&self.model, 7, ttl_s, (&since, place), now_ms)
     }
 }
 
@@ -166,14 +174,16 @@ fn checkpoint(remaining_ttl: i64) -> impl FnOnce(&mut InternalRaftRequest) {
 fn a_later_leader_may_go_by_the_checkpoint_and_its_maker_may_not() {
     let mut case = Case::new();
     case.grant(&[(1, 0), (2, 0)], 9);
-    case.commit(&[(1, 1_000), (2, 1_000)], 1, checkpoint(2))
+    // The clock of the second is six seconds behind.
+    case.commit(&[(1, 7_000), (2, 1_000)], 1, checkpoint(2))
         .unwrap();
     let ends = |term, machine, ms| {
         let mut case = case.clone_times();
         case.term = term;
-        case.expire(&[(1, ms), (2, ms)], machine)
+        case.expire(&[(1, ms + 6_000), (2, ms)], machine)
     };
-    assert!(ends(1, 1, 3_000).is_err());
+    assert!(ends(1, 1, 2_000).is_err());
+    assert!(ends(1, 2, 3_000).is_err());
     assert!(ends(2, 2, 2_000).is_err());
     assert_eq!(ends(2, 2, 3_000), Ok(()));
     assert_eq!(ends(2, 1, 3_000), Ok(()));
@@ -183,8 +193,9 @@ fn a_later_leader_may_go_by_the_checkpoint_and_its_maker_may_not() {
 fn a_leader_goes_by_the_checkpoint_before_its_term_whatever_it_says_itself() {
     // 1021244, 1022122: the leader's own checkpoints took the place of the one that it was promoted with.
     let mut case = Case::new();
-    case.grant(&[(1, 0)], 9);
-    case.commit(&[(1, 1_000)], 1, checkpoint(2)).unwrap();
+    case.grant(&[(1, 0), (2, 0)], 9);
+    case.commit(&[(1, 1_000), (2, 7_000)], 2, checkpoint(2))
+        .unwrap();
     case.term = 2;
     case.commit(&[(1, 2_900)], 1, checkpoint(1)).unwrap();
     let mut next = case.clone_times();
@@ -201,6 +212,26 @@ fn a_leader_goes_by_the_checkpoint_before_its_term_whatever_it_says_itself() {
     case.term = 2;
     case.renew(&[(1, 2_950)], 9).unwrap();
     assert!(case.expire(&[(1, 3_900)], 1).is_err());
+}
+
+#[test]
+fn a_checkpoint_leaves_what_is_left_for_its_maker() {
+    let mut case = Case::new();
+    case.grant(&[(1, 0)], 9);
+    let says = |case: &Case, ms, left_s| {
+        let mut case = case.clone_times();
+        case.commit(&[(1, ms)], 1, checkpoint(left_s))
+    };
+    assert_eq!(says(&case, 1_000, 8), Ok(()));
+    let short = says(&case, 1_000, 7).unwrap_err();
+    assert_eq!(short.check, "checkpoints leave what is left");
+    // It takes an earlier one back.
+    assert_eq!(says(&case, 1_000, 0), Ok(()));
+    // One that may have crossed with a renewal goes by the time before.
+    case.renew(&[(1, 5_000)], 9).unwrap();
+    assert_eq!(says(&case, 5_000, 4), Ok(()));
+    assert!(says(&case, 5_001, 4).is_err());
+    assert_eq!(says(&case, 5_001, 9), Ok(()));
 }
 
 #[test]

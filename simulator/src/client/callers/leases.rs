@@ -142,7 +142,8 @@ impl Callers {
             for (id, life) in self.model.leases().living() {
                 let checkpoint = life.checkpoint.filter(|(index, left)| {
                     let is_earlier = self.model.step(*index).is_some_and(|s| s.term < term);
-                    let counts = is_earlier || self.times.is_for_present(id, world.known(*index));
+                    let counts =
+                        is_earlier || self.times.is_for_present(id, world.origin(*index).applied);
                     *index <= place && *left > 0 && counts
                 });
                 let (Some((_, left_s)), false) = (checkpoint, self.renewed.contains(&id)) else {
@@ -197,7 +198,8 @@ impl Callers {
             Outcome::LeaseRenewed { ttl_s } => {
                 world.hit("lease renewed");
                 let since = (&ask.since, ask.place);
-                self.times.renewed(&self.model, id, *ttl_s, since)
+                let now_ms = world.now_ms();
+                self.times.renewed(&self.model, id, *ttl_s, since, now_ms)
             }
             Outcome::LeaseTimeToLive {
                 remaining_s,

@@ -221,9 +221,9 @@ impl Callers {
         }) {
             let proposer = world.machines().find(|m| step.proposer.is(m.member_id.0));
             let machine = proposer.map(|m| m.number);
-            let known = world.known(step.index);
+            let origin = world.origin(step.index);
             self.times
-                .committed(step, &Self::clocks(world), machine, known)?;
+                .committed(step, &Self::clocks(world), machine, &origin)?;
         }
         if let Some(id) = granted {
             self.lease_began(id);

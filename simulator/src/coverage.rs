@@ -10,7 +10,8 @@ pub const NAMES: &[&str] = &[
     "member's addresses were updated",
     "member was wiped and replaced", "only voter wrote its log itself",
     // Starts and ends.
-    "process killed", "power lost", "power lost everywhere at once", "power lost inside a disk operation",
+    "process killed", "process killed inside a disk operation", "power lost", "power lost everywhere at once",
+    "power lost inside a disk operation",
     "power lost while starting", "power lost while installing a snapshot", "power lost while flushing",
     "power lost while compacting", "power lost while saving a snapshot", "power lost while preparing a segment",
     "power lost with a log write under way", "stopped in order", "stopped in order while leading",
@@ -40,6 +41,7 @@ pub const NAMES: &[&str] = &[
     // Clients that are held against the model.
     "token waits for the log", "token refused", "refused at the door", "lease not found", "lease renewed",
     "lease renewed in the last moment",
+    "lease renewed at a leader that stood still", "leadership asked to move after a renewal",
     "lease compared with its checkpoint",
     "time to live told", "question about a lease forwarded", "leases listed", "client found nobody",
     "linearizable read failed", "client gave up waiting", "request lost with its member",

@@ -11,6 +11,8 @@ pub(crate) struct Durable {
     terms: BTreeMap<u64, u64>,
     mark: u64,
     hard_state: HardState,
+    /// The last vote that others were told of: its term, and who got it.
+    told: (u64, u64),
     /// Appended, but not asked to be durable.
     unsynced: Vec<Batch>,
     /// From here on an unfinished write may have replaced what was there.
@@ -45,6 +47,18 @@ impl Durable {
             self.terms.extend(entries);
         }
         self.hard_state = batch.hard_state.unwrap_or(self.hard_state);
+    }
+
+    /// Takes that others are told of a vote; says what is wrong with it.
+    pub(crate) fn voted(&mut self, term: u64, candidate: u64) -> Option<String> {
+        let (before, other) = self.told;
+        if term == before && candidate != other {
+            return Some(format!(
+                "votes for {candidate:x} in term {term}, in which it voted for {other:x}"
+            ));
+        }
+        self.told = self.told.max((term, candidate));
+        None
     }
 
     /// Takes that the process ended with these batches on their way.
@@ -82,6 +96,13 @@ impl Durable {
             }
         }
         let (before, now) = (self.hard_state, log.hard_state);
+        let (term, vote) = self.told;
+        if now.term < term || now.term == term && now.vote != vote {
+            return Some(format!(
+                "it told of its vote for {vote:x} in term {term}, but the log says vote {:x} in term {}",
+                now.vote, now.term
+            ));
+        }
         let is_vote_lost = before.vote != 0 && before.vote != now.vote;
         if now.term < before.term || now.term == before.term && is_vote_lost {
             return Some(format!(
@@ -98,6 +119,7 @@ impl Durable {
             terms: log.entries.iter().map(|e| (e.index, e.term)).collect(),
             mark: log.snapshot.index,
             hard_state: log.hard_state,
+            told: self.told,
             unsynced: Vec::new(),
             doubtful_from: None,
         };
@@ -154,5 +176,19 @@ mod tests {
         durable.interrupt(&[batch(&[(2, 3)], 3, 0)]);
         assert_eq!(durable.compare(&log(&[(1, 1), (2, 3)], 3, 0)), None);
         assert!(durable.compare(&log(&[], 3, 0)).is_some());
+    }
+
+    #[test]
+    fn a_vote_that_others_know_of_is_neither_changed_nor_forgotten() {
+        let mut durable = Durable::default();
+        assert_eq!(durable.voted(2, 7), None);
+        assert_eq!(durable.voted(2, 7), None);
+        assert_eq!(durable.compare(&log(&[], 2, 7)), None);
+        assert_eq!(durable.compare(&log(&[], 3, 0)), None);
+        assert!(durable.compare(&log(&[], 2, 0)).is_some());
+        assert!(durable.compare(&log(&[], 1, 7)).is_some());
+        durable.restart(&log(&[], 2, 7));
+        assert!(durable.voted(2, 8).is_some());
+        assert_eq!(durable.voted(3, 8), None);
     }
 }

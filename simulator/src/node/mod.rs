@@ -57,10 +57,14 @@ pub struct Machine {
     pub(crate) epoch: u64,
     /// The process stands still until then.
     pub(crate) paused_until_ms: u64,
+    /// Milliseconds after it that messages and ticks of before come, behind what clients have asked.
+    pub(crate) deaf_ms: u64,
     /// Everything that the machine does takes so much longer, until then.
     pub(crate) slow: (u64, u64),
-    /// Disk operation at which the power goes.
-    pub(crate) power_off_at: Option<u64>,
+    /// Whether its power is to go at some operation of its disk.
+    pub(crate) is_doomed: bool,
+    /// Whether only the process ends then, and the machine has power.
+    pub(crate) only_dies: bool,
     /// Whether its disk was made to fail since the last start, so that it may stop.
     pub(crate) is_faulty: bool,
     /// What was done to what it had stored; a member that is damaged may refuse to start.
@@ -104,8 +108,10 @@ impl Machine {
             running: None,
             epoch: 0,
             paused_until_ms: 0,
+            deaf_ms: 0,
             slow: (0, 0),
-            power_off_at: None,
+            is_doomed: false,
+            only_dies: false,
             is_faulty: false,
             damage: None,
             hides: 0,
@@ -160,23 +166,25 @@ impl Machine {
 
     /// Says whether the power is still on.
     pub(crate) fn has_power(&self) -> bool {
-        self.power_off_at
-            .is_none_or(|at| self.disk.operations() < at)
+        self.disk.is_powered()
     }
 
     /// Ends the process at once. Without power, what was not synced is lost as the seed says.
     pub(crate) fn end(&mut self, lost_power: Option<u64>) {
         self.epoch += 1;
         self.status = Status::Down;
-        let policy = lost_power.map_or(CrashPolicy::KeepAll, CrashPolicy::Seeded);
-        let after = self.disk.crash(&policy);
+        let after = match lost_power {
+            Some(seed) => self.disk.crash(&CrashPolicy::Seeded(seed)),
+            None => self.disk.kill(),
+        };
         // What is dropped below must write no more: nobody is there to do it.
         self.disk.power_off_at(0);
         if let Some(running) = self.running.take() {
             self.durable.interrupt(&running.writing);
         }
         self.disk = after;
-        self.power_off_at = None;
+        self.is_doomed = false;
+        self.only_dies = false;
     }
 
     /// Lists the files in the directory of snapshots, and in that of the log.

@@ -233,10 +233,7 @@ impl super::Machine {
         for _ in 0..2 {
             running.write_log()?;
             let batches = std::mem::take(&mut running.writing);
-            if self
-                .power_off_at
-                .is_none_or(|at| self.disk.operations() < at)
-            {
+            if self.disk.is_powered() {
                 self.durable.appended(&batches);
             }
             running.writing = std::mem::take(&mut running.unwritten);

@@ -101,11 +101,13 @@ kinds! {
     /// A member loses all its data and is replaced.
     Wipe "wipe" EveryMs [20_000, 9_000];
     /// Members are added, promoted and removed.
-    Membership "membership" EveryMs [8_000, 3_000, 1_500];
+    Membership "membership" EveryMs [8_000, 3_000, 1_500, 700];
     /// Leadership is moved.
     Transfer "transfer" EveryMs [8_000, 2_000];
     /// A sector can be read no more, until it is written again.
     Latent "latent" EveryMs [12_000, 5_000];
+    /// A process is killed inside one of the next disk operations, also of a start.
+    Die "die" EveryMs [4_000, 1_500];
 }
 
 impl FaultKind {

@@ -14,6 +14,8 @@ const REMOVAL_DELAY_MS: u64 = 1_000;
 /// Milliseconds between two steps of preparing a log segment, as in the server's workers.
 const PREPARE_PAUSE_MS: u64 = 2;
 
+/// Milliseconds after which it is tried again to kill a member whose disk was damaged.
+const KILL_LATER_MS: u64 = 50;
 /// Steps of a compaction without a pause, once nothing goes wrong any more.
 const STEPS_AT_ONCE: usize = 64;
 
@@ -45,7 +47,11 @@ impl World {
             return;
         }
         if machine.is_paused(now_ms) {
-            let ms = machine.paused_until_ms - now_ms;
+            let mut ms = machine.paused_until_ms - now_ms;
+            if matches!(event, Event::Deliver(_) | Event::Tick) {
+                // Who wakes up may read what clients ask before it reads what other members have said meanwhile.
+                ms += machine.deaf_ms;
+            }
             return self.after_in(ms, number, epoch, event);
         }
         let own_ms = machine.clock.at(now_ms);
@@ -130,6 +136,9 @@ impl World {
             Event::Install => return self.install(number),
             Event::Watch => return self.watch(number),
             Event::Versions => self.tell_versions(number),
+            Event::Kill if machine.hides > 0 => self.after(KILL_LATER_MS, number, Event::Kill),
+            Event::Kill if self.nemesis.is_over() => {}
+            Event::Kill => self.kill(number),
             Event::ToldRemoved => self.retire(number, "is told that it was removed"),
             Event::Wake(_) | Event::Fault(_) | Event::Operator | Event::Start => {}
         }
@@ -263,7 +272,7 @@ impl World {
         let written = running.write_log();
         let is_released = running.wal.segment_count() < segments;
         let synced = written?;
-        if machine.disk.operations() < machine.power_off_at.unwrap_or(u64::MAX) {
+        if machine.disk.is_powered() {
             let batches = std::mem::take(&mut running.writing);
             if machine.durable.appended(&batches) {
                 *machine.hides = machine.hides.saturating_sub(1);
@@ -340,6 +349,7 @@ impl World {
     }
 
     fn install(&mut self, number: u64) -> Acted {
+        self.endanger_install(number);
         let Some(running) = self.running(number) else {
             return Ok(());
         };
@@ -428,7 +438,6 @@ pub(super) fn split(machine: Option<&mut Machine>) -> Option<(Side<'_>, &mut Run
         disk,
         durable,
         member_id,
-        power_off_at,
         hides,
         log,
         ..
@@ -439,7 +448,6 @@ pub(super) fn split(machine: Option<&mut Machine>) -> Option<(Side<'_>, &mut Run
         disk,
         durable,
         member_id: *member_id,
-        power_off_at: *power_off_at,
         hides,
         log,
     };
@@ -453,7 +461,6 @@ pub(super) struct Side<'a> {
     pub(super) disk: &'a quorate_disk::SimDisk,
     pub(super) durable: &'a mut crate::check::Durable,
     pub(super) member_id: MemberId,
-    pub(super) power_off_at: Option<u64>,
     pub(super) hides: &'a mut u8,
     pub(super) log: &'a mut BTreeMap<u64, crate::Committed>,
 }

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use quorate_core::BACKEND_FILE;
 use quorate_disk::{Disk as _, Fault, OperationKind, SECTOR_BYTES};
 
-use super::World;
+use super::{Event, World};
 use crate::Random;
 use crate::node::{Machine, Status};
 use crate::plan::FaultKind;
 
 /// Sectors that a stray write goes astray by, at most.
 const STRAY_SECTORS: u64 = 64;
+/// Milliseconds after which a member whose stored bytes were damaged is killed, if it is.
+const KILLED_WITHIN_MS: u64 = 1_000;
 /// Bytes left on a full disk, at most.
 const LEFT_BYTES: u64 = 16 << 10;
 
@@ -79,6 +81,11 @@ impl World {
         }
         self.hit(what);
         self.say(|| format!("m{number}: {what}"));
+        if matches!(kind, FaultKind::Rot | FaultKind::Latent) && random.one_in(2) {
+            // What is read of it is read at a start.
+            let ms = 1 + random.below(KILLED_WITHIN_MS);
+            self.after(ms, number, Event::Kill);
+        }
         true
     }
 

@@ -123,6 +123,10 @@ impl World {
 
     /// The power goes: what was not synced is lost as chance has it.
     pub(super) fn lose_power(&mut self, number: u64) {
+        if self.machines.get(&number).is_some_and(|m| m.only_dies) {
+            self.hit("process killed inside a disk operation");
+            return self.kill(number);
+        }
         let seed = self.random.number();
         self.hit("power lost");
         self.say(|| format!("m{number} loses power"));

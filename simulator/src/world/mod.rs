@@ -146,6 +146,8 @@ enum Event {
     Versions,
     ToldRemoved,
     Start,
+    /// The process is killed, once nothing could hide what was done to its disk.
+    Kill,
     Fault(FaultKind),
     Operator,
     Wake(u64),

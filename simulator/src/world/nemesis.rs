@@ -12,6 +12,15 @@ use crate::plan::{FaultKind, Plan};
 const DRIFT_PPM_MAX: u64 = 100_000;
 /// Disk operations within which the power goes.
 const TORN_OPERATIONS: u64 = 60;
+/// Kinds of disk operations whose order matters most: the power goes before one of them more often than chance would have it.
+const ORDERED: [OperationKind; 4] = [
+    OperationKind::Rename,
+    OperationKind::Remove,
+    OperationKind::SyncDir,
+    OperationKind::Sync,
+];
+/// Of these, so many are let through at most before.
+const SPARED: u64 = 3;
 
 /// Everything that goes wrong, each kind with chance of its own.
 pub(super) struct Nemesis {
@@ -128,7 +137,9 @@ impl World {
                     self.lose_power(number);
                 }
             }
-            FaultKind::Torn => self.plan_power_loss(victim, random),
+            FaultKind::Torn | FaultKind::Die => {
+                self.plan_power_loss(victim, kind == FaultKind::Die, random);
+            }
             FaultKind::Stop if is_up => self.begin_stop(victim),
             FaultKind::SyncFailure => self.fail_next(victim, OperationKind::Sync, "sync failed"),
             FaultKind::WriteFailure => self.fail_next(victim, OperationKind::Write, "write failed"),
@@ -235,10 +246,12 @@ impl World {
 
     fn pause(&mut self, victim: u64, random: &mut Random) {
         let election_ms = self.plan.limits.election_ms();
-        let until_ms = self.now_ms + random.between(10, 5 * election_ms);
+        let elections = random.choose(&[5, 5, 5, 20]);
+        let until_ms = self.now_ms + random.between(10, elections * election_ms);
         let leads = self.leader() == Some(victim);
         if let Some(machine) = self.machines.get_mut(&victim) {
             machine.paused_until_ms = until_ms;
+            machine.deaf_ms = random.choose(&[0, 3]);
         }
         self.hit(if leads {
             "leader paused"
@@ -266,19 +279,53 @@ impl World {
         self.say(|| format!("m{victim}'s disk takes {ms} ms longer until {until_ms} ms"));
     }
 
-    fn plan_power_loss(&mut self, victim: u64, random: &mut Random) {
+    fn plan_power_loss(&mut self, victim: u64, only_dies: bool, random: &mut Random) {
         let operations = random.below(TORN_OPERATIONS);
         let Some(machine) = self.machines.get_mut(&victim) else {
             return;
         };
-        if machine.power_off_at.is_some() || machine.status == Status::Removed {
+        if machine.is_doomed || machine.status == Status::Removed {
             return;
         }
-        let at = machine.disk.operations() + operations;
-        machine.disk.power_off_at(at);
-        machine.power_off_at = Some(at);
-        self.hit("power lost inside a disk operation");
-        self.say(|| format!("m{victim} will lose power after {operations} operations of its disk"));
+        let before = random.one_in(3).then(|| random.pick(&ORDERED)).flatten();
+        match before {
+            Some(kind) => machine.disk.power_off_before(kind, operations % SPARED),
+            None => machine
+                .disk
+                .power_off_at(machine.disk.operations() + operations),
+        }
+        machine.is_doomed = true;
+        machine.only_dies = only_dies;
+        if !only_dies {
+            self.hit("power lost inside a disk operation");
+        }
+        self.say(|| {
+            let what = if only_dies { "be killed" } else { "lose power" };
+            match before {
+                Some(kind) => format!("m{victim} will {what} before a {kind:?} of its disk"),
+                None => format!("m{victim} will {what} after {operations} operations of its disk"),
+            }
+        });
+    }
+
+    /// Lets the power go, sometimes, where the database of a snapshot takes the place of the one before: that is soon done,
+    /// and seldom.
+    pub(super) fn endanger_install(&mut self, victim: u64) {
+        let is_on = !self.nemesis.is_over && self.nemesis.done < self.plan.faults_max;
+        let random = self.nemesis.randoms.get_mut(&FaultKind::Torn);
+        let is_kind = self.plan.faults.rate(FaultKind::Torn) > 0 && is_on;
+        let Some(random) = random.filter(|_| is_kind) else {
+            return;
+        };
+        let (strikes, kind) = (random.one_in(4), random.pick(&ORDERED[..3]));
+        let Some(machine) = self.machines.get_mut(&victim) else {
+            return;
+        };
+        if let Some(kind) = kind.filter(|_| strikes && !machine.is_doomed) {
+            machine.disk.power_off_before(kind, 0);
+            machine.is_doomed = true;
+            self.say(|| format!("m{victim} will lose power before a {kind:?} of its disk"));
+        }
     }
 
     fn fill(&mut self, victim: u64, random: &mut Random) {
@@ -330,9 +377,8 @@ impl World {
             machine.clock.set_rate(now_ms, 0);
             machine.paused_until_ms = machine.paused_until_ms.min(now_ms);
             machine.slow = (0, 0);
-            if machine.power_off_at.take().is_some() {
-                machine.disk.power_off_at(u64::MAX);
-            }
+            machine.disk.power_off_at(u64::MAX);
+            (machine.is_doomed, machine.only_dies) = (false, false);
         }
         self.start_all();
         self.after(1, 0, Event::Operator);

@@ -386,7 +386,10 @@ impl World {
         match wish {
             Wish::AddLearner if members.len() < self.operator.target + 2 => Some(self.add(false)),
             Wish::Promote | Wish::AddLearner => {
-                let id = learner?.id;
+                let Some(id) = learner.map(|m| m.id) else {
+                    // To be promoted by the next wish of this kind.
+                    return (members.len() < self.operator.target + 2).then(|| self.add_learner());
+                };
                 if self.is_lost(id) {
                     return None;
                 }
@@ -394,7 +397,11 @@ impl World {
                 Some(MemberChange::Promote { id: MemberId(id) })
             }
             Wish::Remove if voters > 2 => {
-                let member = members.get(at)?;
+                // Often the one that leads: it must let go of that first.
+                let leader = self.leader().and_then(|n| self.machine(n));
+                let leads = |m: &&pb::Member| leader.is_some_and(|l| l.member_id.0 == m.id);
+                let led = members.iter().find(leads).filter(|_| number % 3 == 0);
+                let member = led.or_else(|| members.get(at))?;
                 let voter = (!member.is_learner && !self.is_lost(member.id)).then_some(member.id);
                 let may_go = voter.is_none() || self.is_settled() && self.can_spare(0, voter);
                 let id = MemberId(member.id);
@@ -438,6 +445,15 @@ impl World {
         if let Some(machine) = self.machines.get_mut(&before.number) {
             machine.epoch = before.epoch + 1;
             machine.clock = before.clock;
+        }
+    }
+
+    fn add_learner(&mut self) -> MemberChange {
+        let number = self.operator.next_number;
+        self.operator.next_number += 1;
+        MemberChange::Add {
+            peer_urls: vec![peer_url(number)],
+            is_learner: true,
         }
     }
 

@@ -40,10 +40,7 @@ impl World {
             let Some((machine, running)) = split(self.machines.get_mut(&number)) else {
                 return;
             };
-            if machine
-                .power_off_at
-                .is_some_and(|at| machine.disk.operations() >= at)
-            {
+            if !machine.disk.is_powered() {
                 return self.lose_power(number);
             }
             match written {

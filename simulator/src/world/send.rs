@@ -44,7 +44,27 @@ impl World {
             } else {
                 None
             };
+            self.remember_vote(from, &message);
             self.send(from, message, image);
+        }
+    }
+
+    /// Remembers a vote that is asked for or given: it must never change, nor be forgotten.
+    fn remember_vote(&mut self, from: u64, message: &Message) {
+        let candidate = match message.r#type() {
+            MessageType::MsgVote => message.from,
+            MessageType::MsgVoteResp if message.reject != Some(true) => message.to,
+            _ => return,
+        };
+        let Some(machine) = self.machines.get_mut(&from) else {
+            return;
+        };
+        let (term, candidate) = (message.term.unwrap_or(0), candidate.unwrap_or(0));
+        if let Some(why) = machine.durable.voted(term, candidate) {
+            self.fail(Violation::new(
+                "one vote each term",
+                format!("m{from} {why}"),
+            ));
         }
     }
 

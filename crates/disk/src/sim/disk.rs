@@ -65,7 +65,21 @@ impl SimDisk {
 
     /// Cuts the power before the operation with this number: it and all later ones fail and do nothing.
     pub fn power_off_at(&self, operation: u64) {
-        self.state.lock().power_off_at = Some(operation);
+        let mut state = self.state.lock();
+        state.power_off_at = Some(operation);
+        state.power_off_before = None;
+    }
+
+    /// Cuts the power before the next operation of a kind, or the one after so many of them.
+    pub fn power_off_before(&self, kind: OperationKind, spared: u64) {
+        self.state.lock().power_off_before = Some((kind, spared));
+    }
+
+    /// Says whether the next operation still has power.
+    #[must_use]
+    pub fn is_powered(&self) -> bool {
+        let state = self.state.lock();
+        state.power_off_at.is_none_or(|at| state.operations < at)
     }
 
     /// Limits the space for file contents, in bytes; `None` takes the limit away.
@@ -106,6 +120,13 @@ impl SimDisk {
     #[must_use]
     pub fn crash(&self, policy: &CrashPolicy) -> SimDisk {
         SimDisk::of(self.state.lock().after_power_loss(policy))
+    }
+
+    /// Returns the disk as it is after its process was killed, with no faults planned, no locks held and operations counted
+    /// from 0. The system still has all that was written; what was not synced is still not, and a power loss may take it.
+    #[must_use]
+    pub fn kill(&self) -> SimDisk {
+        SimDisk::of(self.state.lock().after_kill())
     }
 
     /// Returns the bytes of a file; counts as no operation.

@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) plan: Plan,
     pub(super) operations: u64,
     pub(super) power_off_at: Option<u64>,
+    /// The power goes before an operation of this kind, once so many were let through.
+    pub(super) power_off_before: Option<(OperationKind, u64)>,
     pub(super) capacity_bytes: Option<u64>,
     pub(super) stalled_ms: u64,
     pub(super) trace: Option<Vec<Operation>>,
@@ -65,6 +67,7 @@ impl State {
             plan: Plan::default(),
             operations: 0,
             power_off_at: None,
+            power_off_before: None,
             capacity_bytes: None,
             stalled_ms: 0,
             trace: None,
@@ -76,6 +79,11 @@ impl State {
     /// Counts an operation and returns the fault that its own code must act out.
     pub(super) fn begin(&mut self, kind: OperationKind, path: &Path) -> io::Result<Option<Fault>> {
         let index = self.operations;
+        match &mut self.power_off_before {
+            Some((wanted, 0)) if *wanted == kind => self.power_off_at = Some(index),
+            Some((wanted, spared)) if *wanted == kind => *spared -= 1,
+            _ => {}
+        }
         if self.power_off_at.is_some_and(|at| at <= index) {
             return Err(io::Error::other("simulated power loss"));
         }
@@ -197,6 +205,13 @@ impl State {
             all.extend(sectors.map(|sector| Unsynced::Sector { file, sector }));
         }
         all
+    }
+
+    pub(super) fn after_kill(&self) -> State {
+        let mut state = State::new(0, self.tree.closed());
+        state.block_bytes = self.block_bytes;
+        state.capacity_bytes = self.capacity_bytes;
+        state
     }
 
     pub(super) fn after_power_loss(&self, policy: &CrashPolicy) -> State {

@@ -217,6 +217,18 @@ impl Tree {
         })
     }
 
+    /// Returns the tree as it is when nobody has a file open any more: all is seen as before, and as durable.
+    pub(super) fn closed(&self) -> Tree {
+        let mut tree = self.clone();
+        for node in tree.nodes.values_mut() {
+            if let Node::File(file) = node {
+                (file.locked_by, file.handles) = (None, 0);
+            }
+        }
+        tree.forget_unreachable();
+        tree
+    }
+
     /// Returns the tree that a power loss leaves: of the pending changes those that `keep` names, and files as `content` says.
     pub(super) fn after_power_loss(
         &self,

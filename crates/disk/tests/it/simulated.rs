@@ -278,3 +278,23 @@ fn an_unreadable_sector_stays_so_until_it_is_written_again() {
     file.set_len(3 * sector).unwrap();
     assert_eq!(read(&*file, sector).unwrap(), SECTOR_BYTES);
 }
+
+#[test]
+fn what_a_killed_process_wrote_is_there_and_still_not_durable() {
+    let (disk, file) = disk_with_file(SECTOR_BYTES);
+    assert!(file.try_lock().unwrap());
+    file.write_all_at(&[2; SECTOR_BYTES], 0).unwrap();
+    disk.rename(Path::new(FILE), Path::new("/d/g")).unwrap();
+    let killed = disk.kill();
+    let again = killed.open(Path::new("/d/g"), OpenMode::ReadWrite).unwrap();
+    assert!(again.try_lock().unwrap(), "nobody holds the lock");
+    assert_eq!(killed.peek(Path::new("/d/g")).unwrap(), [2; SECTOR_BYTES]);
+    assert_eq!(after(&killed, CrashPolicy::KeepNone), [1; SECTOR_BYTES]);
+    again.sync_data().unwrap();
+    assert_eq!(after(&killed, CrashPolicy::KeepNone), [2; SECTOR_BYTES]);
+    killed.sync_dir(Path::new("/d")).unwrap();
+    let crashed = killed.crash(&CrashPolicy::KeepNone);
+    assert_eq!(crashed.peek(Path::new("/d/g")).unwrap(), [2; SECTOR_BYTES]);
+    // The old disk is as it was.
+    assert_eq!(after(&disk, CrashPolicy::KeepNone), [1; SECTOR_BYTES]);
+}

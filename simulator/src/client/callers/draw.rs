@@ -48,6 +48,7 @@ pub(super) enum Deed {
 pub(super) struct Swarm {
     weights: Vec<(Sort, u64)>,
     has_alarms: bool,
+    has_auth: bool,
     /// How far behind the newest revision compactions are drawn.
     kept: u64,
 }
@@ -97,6 +98,7 @@ impl Swarm {
         Self {
             weights,
             has_alarms,
+            has_auth,
             kept: random.choose(&[3, 30, 200]),
         }
     }
@@ -118,6 +120,12 @@ impl Callers {
     pub(super) fn draw_deed(&mut self) -> Deed {
         if self.swarm.has_alarms && self.has_alarm() && self.random.one_in(3) {
             return self.draw_disarm();
+        }
+        if self.swarm.has_auth
+            && !self.model.auth_at(self.model.index()).is_enabled()
+            && self.random.one_in(3)
+        {
+            return Deed::Manage;
         }
         match self.swarm.pick(&mut self.random) {
             Sort::Put => Deed::Propose(Request::Put(self.draw_put())),

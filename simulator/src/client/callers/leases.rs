@@ -15,6 +15,14 @@ const FORWARDS_MAX: u32 = 4;
 /// Of leases that are about to end, one in so many is renewed, at every look.
 const LATE_ONE_IN: u64 = 4;
 
+/// After so many renewals of leases with a checkpoint leadership moves, on average.
+const MOVES_ONE_IN: u64 = 4;
+
+/// Election timeouts, and milliseconds for messages that were long on their way, for which a leader may not know that there
+/// is another.
+const OVERLAP_ELECTIONS: u64 = 4;
+const OVERLAP_MS: u64 = 1_000;
+
 /// A question to the leader.
 #[derive(Clone, Debug)]
 pub(super) struct LeaseAsk {
@@ -24,6 +32,8 @@ pub(super) struct LeaseAsk {
     since: Clocks,
     /// What the member that is asked now had applied then.
     place: u64,
+    /// When that member was asked.
+    asked_ms: u64,
     forwards: u32,
 }
 
@@ -83,6 +93,7 @@ impl Callers {
             what,
             since: Self::clocks(world),
             place: 0,
+            asked_ms: 0,
             forwards: 0,
         };
         self.ask_at(world, machine, ask);
@@ -118,6 +129,61 @@ impl Callers {
             }
         }
         Ok(())
+    }
+
+    /// Renews leases at leaders that stand still: they must not do it by themselves once they wake up.
+    pub(super) fn renew_at_sleepers(&mut self, world: &mut World) -> Checked {
+        let now_ms = world.now_ms();
+        let sleeps = |m: &&crate::Machine| {
+            m.is_paused(now_ms) && m.member().is_some_and(quorate_core::Member::leads)
+        };
+        let sleepers: Vec<u64> = world.machines().filter(sleeps).map(|m| m.number).collect();
+        for machine in sleepers {
+            let living: Vec<i64> = self.model.leases().living().map(|(id, _)| id).collect();
+            if let Some(id) = self.random.pick(&living) {
+                world.hit("lease renewed at a leader that stood still");
+                self.renew(world, machine, 0, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves leadership after some renewals of leases that had a checkpoint: whoever leads next must not go by that.
+    fn lead_elsewhere(&mut self, world: &mut World, id: i64) -> Checked {
+        let life = self.model.leases().now(id);
+        if life.is_some_and(|l| l.checkpoint.is_some()) && self.random.one_in(MOVES_ONE_IN) {
+            world.hit("leadership asked to move after a renewal");
+            return self.move_leader(world, 0);
+        }
+        Ok(())
+    }
+
+    /// Takes that something of a term is committed: its leader leads.
+    pub(super) fn reigns(&mut self, term: u64, now_ms: u64) {
+        self.reigns.entry(term).or_insert(now_ms);
+    }
+
+    /// Checks that no leader renews a lease when another has led for so long that no member can have taken it for the leader
+    /// since it was asked.
+    fn check_reign(&self, world: &World, machine: u64, ask: &LeaseAsk) -> Checked {
+        let Some(view) = world.view(machine) else {
+            return Ok(());
+        };
+        let overlap_ms = OVERLAP_ELECTIONS * world.plan().limits.election_ms() + OVERLAP_MS;
+        let mut later = self.reigns.range(view.term() + 1..);
+        let Some((term, since_ms)) = later.next() else {
+            return Ok(());
+        };
+        if since_ms + overlap_ms >= ask.asked_ms {
+            return Ok(());
+        }
+        let text = format!(
+            "m{machine} renews lease {} in term {}, asked for at {} ms; the leader of term {term} is at work since {since_ms} ms",
+            ask.id,
+            view.term(),
+            ask.asked_ms
+        );
+        Err(Violation::new("who renews leases leads", text))
     }
 
     /// Checks that no leader gives a lease more than was left of it at its last checkpoint, and an election timeout. Leases
@@ -169,6 +235,7 @@ impl Callers {
 
     fn ask_at(&mut self, world: &mut World, machine: u64, mut ask: LeaseAsk) {
         ask.place = Self::place(world, machine).unwrap_or(0);
+        ask.asked_ms = world.now_ms();
         let id = LeaseId(ask.id);
         let token = world.submit(machine, |token| match ask.what {
             Ask::Renew => Submission::LeaseRenew { token, id },
@@ -197,6 +264,8 @@ impl Callers {
             }
             Outcome::LeaseRenewed { ttl_s } => {
                 world.hit("lease renewed");
+                self.check_reign(world, machine, &ask)?;
+                self.lead_elsewhere(world, id)?;
                 let since = (&ask.since, ask.place);
                 let now_ms = world.now_ms();
                 self.times.renewed(&self.model, id, *ttl_s, since, now_ms)

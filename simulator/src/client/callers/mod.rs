@@ -88,6 +88,8 @@ pub struct Callers {
     times: LeaseTimes,
     /// Leases that somebody has tried to renew.
     renewed: BTreeSet<i64>,
+    /// When the first entry of each term was committed.
+    reigns: BTreeMap<u64, u64>,
     accounts: Vec<Account>,
     /// Passwords by their hash.
     passwords: BTreeMap<String, String>,
@@ -118,6 +120,7 @@ impl Callers {
             history: History::default(),
             times: LeaseTimes::new(election_ms),
             renewed: BTreeSet::new(),
+            reigns: BTreeMap::new(),
             accounts: Account::all(plan.clients),
             passwords: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -203,6 +206,7 @@ impl Callers {
             },
             data: committed.data.clone(),
         };
+        self.reigns(entry.term, world.now_ms());
         let applied = self.model.apply(&entry);
         if let Err(why) = applied {
             let text = format!("entry {} cannot be read: {why}", entry.index);
@@ -280,6 +284,7 @@ impl Callers {
         self.check_remaining(world)?;
         if !self.is_stopped {
             self.renew_late(world)?;
+            self.renew_at_sleepers(world)?;
         }
         self.look_after_streams(world)
     }

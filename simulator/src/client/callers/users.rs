@@ -50,7 +50,7 @@ impl Callers {
     /// Begins a login, mostly of the user that the client was or of root.
     pub(super) fn log_in(&mut self, world: &mut World, machine: u64, client: u64) -> Checked {
         let name = match self.random.below(6) {
-            0..3 => USERS[0].to_owned(),
+            0..2 => USERS[0].to_owned(),
             _ => self.draw_name(&USERS),
         };
         // Mostly the password that it has.
@@ -188,6 +188,12 @@ impl Callers {
 
     /// Draws what brings authentication about.
     fn draw_setup(&mut self, newest: &crate::model::Auth) -> Request {
+        // Mostly somebody is there who may do some things and not others, before it counts.
+        if !self.random.one_in(4)
+            && let Some(request) = self.draw_missing(newest)
+        {
+            return request;
+        }
         let missing = ROLES.iter().find(|r| newest.permissions_of(r).is_none());
         if newest.roles_of("root").is_none() {
             return self.draw_user_add("root".to_owned());
@@ -200,9 +206,34 @@ impl Callers {
             Some(role) if self.random.one_in(2) => Request::AuthRoleAdd(pb::AuthRoleAddRequest {
                 name: (*role).to_owned(),
             }),
-            _ if self.random.one_in(4) => Request::AuthEnable(pb::AuthEnableRequest {}),
+            _ if self.random.one_in(2) => Request::AuthEnable(pb::AuthEnableRequest {}),
             _ => self.draw_management(),
         }
+    }
+
+    /// Draws what is missing for users of whom each has a role, and roles of which each has a permission.
+    fn draw_missing(&mut self, newest: &crate::model::Auth) -> Option<Request> {
+        for (name, role) in USERS.into_iter().zip(ROLES) {
+            let Some(roles) = newest.roles_of(name) else {
+                return Some(self.draw_user_add(name.to_owned()));
+            };
+            let permissions = newest.permissions_of(role);
+            if name != "root" && permissions.is_none() {
+                let name = role.to_owned();
+                return Some(Request::AuthRoleAdd(pb::AuthRoleAddRequest { name }));
+            }
+            if roles.is_empty() {
+                let (user, role) = (name.to_owned(), role.to_owned());
+                return Some(Request::AuthUserGrantRole(pb::AuthUserGrantRoleRequest {
+                    user,
+                    role,
+                }));
+            }
+            if name != "root" && permissions.is_some_and(|p| p.is_empty()) {
+                return Some(self.draw_grant(role.to_owned()));
+            }
+        }
+        None
     }
 
     fn draw_user_add(&mut self, name: String) -> Request {

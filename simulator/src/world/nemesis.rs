@@ -317,12 +317,14 @@ impl World {
         let Some(random) = random.filter(|_| is_kind) else {
             return;
         };
-        let (strikes, kind) = (random.one_in(4), random.pick(&ORDERED[..3]));
+        let (strikes, kind) = (random.one_in(2), random.pick(&ORDERED[..3]));
+        // What makes the new database does the same before.
+        let spared = random.below(SPARED);
         let Some(machine) = self.machines.get_mut(&victim) else {
             return;
         };
         if let Some(kind) = kind.filter(|_| strikes && !machine.is_doomed) {
-            machine.disk.power_off_before(kind, 0);
+            machine.disk.power_off_before(kind, spared);
             machine.is_doomed = true;
             self.say(|| format!("m{victim} will lose power before a {kind:?} of its disk"));
         }

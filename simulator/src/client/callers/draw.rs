@@ -251,6 +251,21 @@ impl Callers {
         }
     }
 
+    /// Draws a lease for a key; where it counts who may write what, mostly one that others hang on already.
+    fn draw_lease_with_keys(&mut self) -> i64 {
+        if self.swarm.has_auth && !self.random.one_in(3) {
+            let index = self.model.index();
+            let living = self.model.leases().living().map(|(id, _)| id);
+            let held: Vec<i64> = living
+                .filter(|id| !self.model.keys_of_lease(*id, index).is_empty())
+                .collect();
+            if let Some(id) = self.random.pick(&held) {
+                return id;
+            }
+        }
+        self.draw_lease_id()
+    }
+
     fn draw_key(&mut self) -> Bytes {
         format!("k{:02}", self.random.below(KEYS)).into()
     }
@@ -280,7 +295,7 @@ impl Callers {
             ..pb::PutRequest::default()
         };
         if self.random.one_in(3) {
-            put.lease = self.draw_lease_id();
+            put.lease = self.draw_lease_with_keys();
         }
         if self.random.one_in(12) {
             put.ignore_value = true;

@@ -18,11 +18,6 @@ const LATE_ONE_IN: u64 = 4;
 /// After so many renewals of leases with a checkpoint leadership moves, on average.
 const MOVES_ONE_IN: u64 = 4;
 
-/// Election timeouts, and milliseconds for messages that were long on their way, for which a leader may not know that there
-/// is another.
-const OVERLAP_ELECTIONS: u64 = 4;
-const OVERLAP_MS: u64 = 1_000;
-
 /// A question to the leader.
 #[derive(Clone, Debug)]
 pub(super) struct LeaseAsk {
@@ -32,8 +27,8 @@ pub(super) struct LeaseAsk {
     since: Clocks,
     /// What the member that is asked now had applied then.
     place: u64,
-    /// When that member was asked.
-    asked_ms: u64,
+    /// When that member was asked, if it stood still then.
+    slept_ms: Option<u64>,
     forwards: u32,
 }
 
@@ -93,7 +88,7 @@ impl Callers {
             what,
             since: Self::clocks(world),
             place: 0,
-            asked_ms: 0,
+            slept_ms: None,
             forwards: 0,
         };
         self.ask_at(world, machine, ask);
@@ -163,25 +158,23 @@ impl Callers {
         self.reigns.entry(term).or_insert(now_ms);
     }
 
-    /// Checks that no leader renews a lease when another has led for so long that no member can have taken it for the leader
-    /// since it was asked.
+    /// Checks that no leader that was asked in its sleep renews a lease when another was at work already: it must ask others
+    /// when it wakes up, and a majority knows.
     fn check_reign(&self, world: &World, machine: u64, ask: &LeaseAsk) -> Checked {
-        let Some(view) = world.view(machine) else {
+        let (Some(view), Some(asked_ms)) = (world.view(machine), ask.slept_ms) else {
             return Ok(());
         };
-        let overlap_ms = OVERLAP_ELECTIONS * world.plan().limits.election_ms() + OVERLAP_MS;
         let mut later = self.reigns.range(view.term() + 1..);
         let Some((term, since_ms)) = later.next() else {
             return Ok(());
         };
-        if since_ms + overlap_ms >= ask.asked_ms {
+        if *since_ms >= asked_ms {
             return Ok(());
         }
         let text = format!(
-            "m{machine} renews lease {} in term {}, asked for at {} ms; the leader of term {term} is at work since {since_ms} ms",
+            "m{machine} renews lease {} in term {}, asked for at {asked_ms} ms; the leader of term {term} is at work since {since_ms} ms",
             ask.id,
-            view.term(),
-            ask.asked_ms
+            view.term()
         );
         Err(Violation::new("who renews leases leads", text))
     }
@@ -235,7 +228,8 @@ impl Callers {
 
     fn ask_at(&mut self, world: &mut World, machine: u64, mut ask: LeaseAsk) {
         ask.place = Self::place(world, machine).unwrap_or(0);
-        ask.asked_ms = world.now_ms();
+        let (now_ms, asked) = (world.now_ms(), world.machine(machine));
+        ask.slept_ms = asked.is_some_and(|m| m.is_paused(now_ms)).then_some(now_ms);
         let id = LeaseId(ask.id);
         let token = world.submit(machine, |token| match ask.what {
             Ask::Renew => Submission::LeaseRenew { token, id },

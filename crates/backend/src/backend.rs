@@ -6,7 +6,7 @@ use crate::engine::{Engine, Opened, Snapshot};
 use crate::error::Error;
 use crate::flush::FlushJob;
 use crate::layer::Layer;
-use crate::maintenance::{MaintenanceTxn, Work};
+use crate::maintenance::MaintenanceTxn;
 use crate::options::{Identity, Options};
 use crate::read::{ReadTxn, VisibleLayer};
 use crate::revision::{Revision, RevisionRow};
@@ -24,6 +24,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 mod append;
+mod defragment;
+mod writing;
+
+pub use defragment::{DefragmentJob, DefragmentOptions, Defragmented, Defragmenting};
+use writing::Writing;
 
 /// The store: tables in a file, and the batches that were applied since the last flush.
 ///
@@ -37,15 +42,18 @@ pub struct Backend {
 pub(crate) struct Shared {
     /// Guards nothing but memory: never held over input or output.
     view: RwLock<View>,
-    /// The state row as it is in the file. Holding it is the right to write to the file.
-    file_state: Mutex<State>,
+    /// Holding it is the right to write to the file.
+    file: Mutex<Writing>,
+    /// Whether the file's name is still this backend's. Held only while a file takes the place of another.
+    named: Mutex<bool>,
     cache: ValueCache,
     /// Every pending revision has a `main` of at least this.
     pending_main_min: AtomicI64,
     apply_open: AtomicBool,
     flush_open: AtomicBool,
     poisoned: AtomicBool,
-    engine: Arc<Engine>,
+    disk: Arc<dyn Disk>,
+    options: Options,
 }
 
 /// What a reader sees: the file as of the last commit, and the layers over it.
@@ -60,12 +68,6 @@ struct View {
     sequence: u64,
     last_revision: Option<Revision>,
     flushed_revision: Option<Revision>,
-}
-
-/// Poisons the backend unless it is disarmed: a write that fails or panics is the last one.
-struct Fuse<'a> {
-    shared: &'a Shared,
-    armed: bool,
 }
 
 /// `pending_main_min` when nothing is pending.
@@ -104,13 +106,19 @@ impl Backend {
         Ok(Backend {
             shared: Arc::new(Shared {
                 view: RwLock::new(view),
-                file_state: Mutex::new(state),
+                file: Mutex::new(Writing {
+                    state,
+                    engine,
+                    touched: None,
+                }),
+                named: Mutex::new(true),
                 cache: ValueCache::new(options.value_cache_bytes),
                 pending_main_min: AtomicI64::new(NOTHING_PENDING),
                 apply_open: AtomicBool::new(false),
                 flush_open: AtomicBool::new(false),
                 poisoned: AtomicBool::new(false),
-                engine,
+                disk,
+                options,
             }),
         })
     }
@@ -118,7 +126,7 @@ impl Backend {
     /// Returns whose file it is.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {
-        self.shared.engine.pages().identity()
+        self.shared.view.read().snapshot.engine().pages().identity()
     }
 
     /// Returns how far the log is applied, what waits for its flush included.
@@ -234,7 +242,7 @@ impl Backend {
         Sizes {
             total_bytes: view.durable.high_water_bytes.max(in_use_bytes),
             in_use_bytes,
-            file_bytes: self.shared.engine.pages().physical_len(),
+            file_bytes: view.snapshot.engine().pages().physical_len(),
         }
     }
 }
@@ -242,7 +250,10 @@ impl Backend {
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backend")
-            .field("path", &self.shared.engine.pages().path())
+            .field(
+                "path",
+                &self.shared.view.read().snapshot.engine().pages().path(),
+            )
             .field("applied", &self.applied())
             .field("durable", &self.durable())
             .finish_non_exhaustive()
@@ -397,103 +408,7 @@ impl Shared {
         ))
     }
 
-    /// Writes sealed layers to the file and takes them out of the view.
-    pub(crate) fn flush(&self, layers: &[Arc<Layer>], applied: Applied) -> Result<Applied, Error> {
-        let mut state = self.file_state.lock();
-        let (fuse, snapshot) = self.write_file(|| {
-            *state = self.engine.flush(layers, applied, *state)?;
-            Ok(())
-        })?;
-        let flushed;
-        let old;
-        {
-            let mut view = self.view.write();
-            // What goes is dropped after the lock: it may be a lot of memory to give back.
-            flushed = view.sealed.drain(..layers.len()).collect::<Vec<_>>();
-            old = std::mem::replace(&mut view.snapshot, snapshot);
-            view.durable = *state;
-            let last = flushed
-                .iter()
-                .rev()
-                .find_map(|layer| layer.read().last_revision());
-            view.flushed_revision = last.or(view.flushed_revision);
-            self.pending_main_min
-                .store(view.pending_main_min(), Ordering::Release);
-        }
-        fuse.disarm();
-        drop((flushed, old));
-        Ok(applied)
-    }
-
     pub(crate) fn end_flush(&self) {
         self.flush_open.store(false, Ordering::Release);
-    }
-
-    pub(crate) fn maintain(&self, work: &Work) -> Result<(), Error> {
-        let mut state = self.file_state.lock();
-        let revisions = work.last_revision();
-        assert!(
-            revisions.is_none() || self.view.read().pending_main_min() == NOTHING_PENDING,
-            "maintenance writes revisions while others are pending"
-        );
-        let (fuse, snapshot) = self.write_file(|| {
-            *state = self.engine.maintain(work, *state)?;
-            Ok(())
-        })?;
-        let old;
-        {
-            let mut view = self.view.write();
-            old = std::mem::replace(&mut view.snapshot, snapshot);
-            view.durable = *state;
-            view.sequence += 1;
-            let sequence = view.sequence;
-            // A layer that has the key would hide what was just written, and its flush would write over it.
-            for ((table, key), value) in &work.writes {
-                for layer in view.layers() {
-                    layer.supersede(*table, key, value.as_ref(), sequence);
-                }
-            }
-            view.last_revision = view.last_revision.max(revisions);
-            view.flushed_revision = view.flushed_revision.max(revisions);
-        }
-        for (rev, _) in &work.deleted {
-            self.cache.remove(*rev);
-        }
-        fuse.disarm();
-        drop(old);
-        Ok(())
-    }
-
-    /// Commits something to the file and begins reading the result. Whatever fails or panics, also after it until the fuse
-    /// is disarmed, poisons the backend.
-    fn write_file(
-        &self,
-        write: impl FnOnce() -> Result<(), Error>,
-    ) -> Result<(Fuse<'_>, Arc<Snapshot>), Error> {
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(Error::Poisoned);
-        }
-        let fuse = Fuse {
-            shared: self,
-            armed: true,
-        };
-        write()?;
-        let snapshot = Arc::new(self.engine.snapshot()?);
-        Ok((fuse, snapshot))
-    }
-}
-
-impl Fuse<'_> {
-    fn disarm(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for Fuse<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            self.shared.poisoned.store(true, Ordering::Release);
-            self.shared.engine.pages().fail();
-        }
     }
 }

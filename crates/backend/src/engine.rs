@@ -8,7 +8,7 @@ use crate::options::Options;
 use crate::pages::{PagedFile, Pages, corrupt, io_error};
 use crate::revision::{Revision, RevisionRow};
 use crate::state::{Applied, State};
-use crate::table::{CONSISTENT_INDEX_KEY, TERM_KEY, Table, TableRow};
+use crate::table::{CONSISTENT_INDEX_KEY, TERM_KEY, Table};
 use bytes::Bytes;
 use quorate_disk::Disk;
 use redb::{
@@ -18,6 +18,8 @@ use redb::{
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+mod copy;
 
 type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 type End<'a> = redb::CursorMut<'a, &'static [u8], &'static [u8]>;
@@ -81,18 +83,7 @@ impl Engine {
         let unfinished = PathBuf::from(unfinished);
         let pages = PagedFile::create(disk, &unfinished, options.identity)?;
         let engine = Engine::with_pages(pages, options)?;
-        engine.write(|txn| {
-            for table in Table::ALL {
-                txn.open_table(definition(table.name()))?;
-            }
-            let state = State {
-                high_water_bytes: database_bytes(0),
-                ..State::default()
-            };
-            let mut table = txn.open_table(definition(STATE_TABLE))?;
-            table.insert(STATE_KEY, state.encode().as_slice())?;
-            Ok(())
-        })?;
+        engine.make_tables()?;
         drop(engine);
         let parent = path.parent().filter(|parent| *parent != Path::new(""));
         disk.rename(&unfinished, path)
@@ -110,6 +101,23 @@ impl Engine {
             .create_with_backend(Pages(Arc::clone(&pages)))
             .map_err(|error| pages.explain(error))?;
         Ok(Engine { database, pages })
+    }
+
+    /// Gives a new file its tables, and returns its state.
+    fn make_tables(&self) -> Result<State, Error> {
+        let state = State {
+            high_water_bytes: database_bytes(0),
+            ..State::default()
+        };
+        self.write(|txn| {
+            for table in Table::ALL {
+                txn.open_table(definition(table.name()))?;
+            }
+            let mut table = txn.open_table(definition(STATE_TABLE))?;
+            table.insert(STATE_KEY, state.encode().as_slice())?;
+            Ok(())
+        })?;
+        Ok(state)
     }
 
     fn start(pages: PagedFile, options: &Options) -> Result<Opened, Error> {
@@ -203,26 +211,6 @@ impl Engine {
                 write_layer(txn, &layer.read(), &mut state)?;
             }
             write_applied(txn, applied, &mut state)?;
-            write_state(txn, &mut state)
-        })?;
-        Ok(state)
-    }
-
-    /// Writes rows of which each goes behind all that its table has.
-    pub(crate) fn append(&self, rows: &[TableRow], before: State) -> Result<State, Error> {
-        let mut state = before;
-        self.write(|txn| {
-            for run in rows.chunk_by(|a, b| a.0 == b.0) {
-                let Some((table, ..)) = run.first() else {
-                    continue;
-                };
-                let mut rows = txn.open_table(definition(table.name()))?;
-                let mut end = rows.upper_bound_mut(Bound::<&[u8]>::Unbounded)?;
-                for (_, key, value) in run {
-                    append_row(&mut end, key, value, &mut state)?;
-                }
-                end.close()?;
-            }
             write_state(txn, &mut state)
         })?;
         Ok(state)
@@ -341,6 +329,11 @@ fn write_state(txn: &WriteTransaction, state: &mut State) -> Result<(), redb::Er
 }
 
 impl Snapshot {
+    /// Returns the file that it reads.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     /// Returns the value of a key.
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
         let value = self.tables[table.slot()]

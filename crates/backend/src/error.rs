@@ -59,6 +59,12 @@ pub enum Error {
         /// What it said.
         source: io::Error,
     },
+    /// A defragmentation is under way already.
+    Defragmenting,
+    /// Too much changed between two steps of a defragmentation. Nothing was touched.
+    Overtaken,
+    /// Another file takes the place of this one, so that it is not defragmented any more.
+    Replaced,
     /// An earlier write failed; what is durable will not change any more until the file is opened again.
     Poisoned,
 }
@@ -119,6 +125,9 @@ impl fmt::Display for Error {
                 what,
             } => write!(f, "database {} is corrupt: {what}", path.display()),
             Error::Io { path, source } => write!(f, "database {}: {source}", path.display()),
+            Error::Defragmenting => write!(f, "the database is being defragmented already"),
+            Error::Overtaken => write!(f, "the database changes faster than it is defragmented"),
+            Error::Replaced => write!(f, "the database was replaced while it was defragmented"),
             Error::Poisoned => write!(f, "an earlier write to the database failed"),
         }
     }

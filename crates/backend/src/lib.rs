@@ -41,6 +41,19 @@
 //! then one [`ApplyTxn`] at the image's index and term, flushed. The index is there only when all the rest is; the file is renamed
 //! to its place after that.
 //!
+//! # Defragmentation
+//!
+//! The file reuses its space and seldom gives any back. [`Backend::defragment`] copies the rows into a new file beside it, step by
+//! step, while everything goes on, and gives that the name:
+//!
+//! | crash | found at the next open |
+//! |---|---|
+//! | before the rename is durable | the old file, whole; the copy under its other name is nobody's, and is made anew next time |
+//! | after that | the copy, whole, with all that was flushed into the old one |
+//!
+//! A copy that fails, for want of space for example, is removed, and the old file goes on untouched. redb takes a free page of the
+//! size that is asked for before it splits a larger one, wherever they are, so that rewriting rows in place gains nothing certain.
+//!
 //! # Example
 //!
 //! ```
@@ -97,7 +110,7 @@ pub mod fuzz;
 
 pub use accounting::Sizes;
 pub use apply::ApplyTxn;
-pub use backend::Backend;
+pub use backend::{Backend, DefragmentJob, DefragmentOptions, Defragmented, Defragmenting};
 pub use error::Error;
 pub use flush::FlushJob;
 pub use maintenance::MaintenanceTxn;

@@ -209,6 +209,14 @@ impl PagedFile {
         }
     }
 
+    /// Gives it the path that it is to have once it is whole, for messages.
+    pub(crate) fn named(self, path: &Path) -> PagedFile {
+        PagedFile {
+            path: path.to_path_buf(),
+            ..self
+        }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -20,7 +20,7 @@ impl Backend {
     /// All of them are on disk when it returns.
     pub fn append_rows(&self, rows: &[TableRow]) -> Result<(), Error> {
         let shared = &*self.shared;
-        let mut state = shared.file_state.lock();
+        let mut file = shared.file.lock();
         assert!(
             shared.view.read().applied == Applied::default(),
             "rows are appended to a file in use"
@@ -37,13 +37,11 @@ impl Backend {
                 newest = Some(revision);
             }
         }
-        let (fuse, snapshot) = shared.write_file(|| {
-            *state = shared.engine.append(rows, *state)?;
-            Ok(())
-        })?;
+        let (fuse, snapshot) =
+            shared.write_file(&mut file, |engine, state| engine.append(rows, state))?;
         let mut view = shared.view.write();
         let old = std::mem::replace(&mut view.snapshot, snapshot);
-        view.durable = *state;
+        view.durable = file.state;
         view.sequence += 1;
         view.last_revision = newest.or(view.last_revision);
         view.flushed_revision = newest.or(view.flushed_revision);

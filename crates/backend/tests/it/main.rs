@@ -8,6 +8,7 @@
 mod append;
 mod crash;
 mod damage;
+mod defragment;
 mod guards;
 mod model;
 mod open_cost;

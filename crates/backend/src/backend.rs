@@ -27,7 +27,7 @@ mod append;
 mod defragment;
 mod writing;
 
-pub use defragment::{DefragmentJob, DefragmentOptions, Defragmented, Defragmenting};
+pub use defragment::{COPY_SUFFIX, DefragmentJob, DefragmentOptions, Defragmented, Defragmenting};
 use writing::Writing;
 
 /// The store: tables in a file, and the batches that were applied since the last flush.

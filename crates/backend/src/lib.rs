@@ -110,7 +110,7 @@ pub mod fuzz;
 
 pub use accounting::Sizes;
 pub use apply::ApplyTxn;
-pub use backend::{Backend, DefragmentJob, DefragmentOptions, Defragmented, Defragmenting};
+pub use backend::{COPY_SUFFIX, Backend, DefragmentJob, DefragmentOptions, Defragmented, Defragmenting};
 pub use error::Error;
 pub use flush::FlushJob;
 pub use maintenance::MaintenanceTxn;

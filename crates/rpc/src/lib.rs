@@ -106,6 +106,6 @@ pub use metrics::{
 pub use metrics_door::MetricsDoor;
 pub use options::{GRPC_OVERHEAD_BYTES, Options, STREAMS_MAX};
 pub use seam::{Answer, HttpRequest, HttpResponse, Inbound, Later, Outbound, Service};
-pub use service::{ServiceOptions, Services};
+pub use service::{DefragmentLog, DefragmentNews, ServiceOptions, Services};
 pub use status::{Code, Status};
 pub use worker::{FrontDoor, Stop, THREADS_MAX, Worker};

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message as _;
-use quorate_backend::{Backend, Table};
+use quorate_backend::{Backend, COPY_SUFFIX, Table};
 use quorate_core::{
     BACKEND_FILE, CONF_STATE_KEY, Carrier, Cluster, ClusterMember, ImageError, InTurn, LogStart,
     Stores, image_file, install_image_by,
@@ -215,7 +215,7 @@ impl Place {
 }
 
 /// Opens the database. One that is behind a snapshot from the leader gives way to its image: the member ended before that
-/// was done. Images that nobody needs are removed.
+/// was done. Images and copies that nobody needs are removed.
 fn open_backend(place: &Place, recovered: &Recovered) -> Result<Backend, Error> {
     let mut backend = Backend::open(place.disk.clone(), &place.backend_path, place.options)
         .map_err(Error::Backend)?;
@@ -243,7 +243,10 @@ fn open_backend(place: &Place, recovered: &Recovered) -> Result<Backend, Error> 
     };
     for name in place.disk.read_dir(&place.snap_dir).map_err(io)? {
         let text = name.to_string_lossy();
-        if text.ends_with(IMAGE_END) || text.starts_with(UNFINISHED_FILE) {
+        if text.ends_with(IMAGE_END)
+            || text.starts_with(UNFINISHED_FILE)
+            || text.ends_with(COPY_SUFFIX)
+        {
             place
                 .disk
                 .remove_file(&place.snap_dir.join(&name))

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Appended to the file's name for the copy that is being made.
-const COPY_SUFFIX: &str = ".defrag";
+/// Appended to the file's name for the copy that a defragmentation makes.
+pub const COPY_SUFFIX: &str = ".defrag";
 /// The tables in the order in which they are copied. The one that grows at its end comes last, so that what is appended
 /// meanwhile is met there.
 const ORDER: [Table; Table::COUNT] = [

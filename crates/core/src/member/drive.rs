@@ -217,6 +217,8 @@ impl Member {
             self.node.advance_apply_to(index);
             self.install_pending = None;
             self.installing = Some(Position { index, term });
+            // A defragmentation under way must not put the old state back in the place of the new one.
+            self.stores.backend.leave_name();
             self.actions.install = Some(SnapshotInstall { index, term });
         }
         for to in std::mem::take(&mut self.unsent_snapshots) {

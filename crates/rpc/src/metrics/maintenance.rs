@@ -72,6 +72,11 @@ impl Maintenance {
         }
     }
 
+    /// Says whether one is under way.
+    pub(crate) fn is_defragmenting(&self) -> bool {
+        self.defragmenting.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn write(&self, text: &mut Text) {
         for (name, histogram) in [
             ("etcd_mvcc_hash_duration_seconds", &self.hash),

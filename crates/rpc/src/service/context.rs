@@ -17,6 +17,7 @@ use quorate_proto::LeaseId;
 use quorate_proto::etcdserverpb::ResponseHeader;
 use tokio::time::sleep;
 
+use super::defragment::DefragmentLog;
 use super::desk::WatchDesk;
 use super::vigil::{CommitWatch, LeaderWatch};
 use crate::clock::Clock;
@@ -56,6 +57,11 @@ pub struct ServiceOptions {
     pub seed: u64,
     /// The way to the leader of a cluster.
     pub leader: LeaderLink,
+    /// Whether the health service says that the member does not serve while its database is defragmented
+    /// (`StopGRPCServiceOnDefrag`).
+    pub unhealthy_while_defragmenting: bool,
+    /// Who is told of defragmentations.
+    pub defragment_log: DefragmentLog,
 }
 
 impl Default for ServiceOptions {
@@ -69,6 +75,8 @@ impl Default for ServiceOptions {
             watch_progress_interval_ms: 10 * 60 * 1_000,
             seed: 0,
             leader: LeaderLink::default(),
+            unhealthy_while_defragmenting: false,
+            defragment_log: DefragmentLog::default(),
         }
     }
 }

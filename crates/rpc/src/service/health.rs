@@ -1,5 +1,6 @@
 //! The standard health service: the server as a whole, and nothing else, has a status.
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::grpc::health::v1::health_check_response::ServingStatus;
@@ -12,6 +13,9 @@ use crate::message::Message;
 use crate::seam::{Answer, Inbound, Outbound};
 use crate::status::Status;
 
+/// How often a watcher's status is looked at where defragmenting changes it.
+const LOOK: Duration = Duration::from_millis(50);
+
 fn status_message(status: ServingStatus) -> Message {
     Message::encode(&HealthCheckResponse {
         status: status.into(),
@@ -19,7 +23,8 @@ fn status_message(status: ServingStatus) -> Message {
 }
 
 fn status_now(context: &Context) -> ServingStatus {
-    if context.is_serving() {
+    let stops = context.options.unhealthy_while_defragmenting;
+    if context.is_serving() && !(stops && context.registry.maintenance().is_defragmenting()) {
         ServingStatus::Serving
     } else {
         ServingStatus::NotServing
@@ -44,7 +49,7 @@ pub(super) fn list(context: &Context) -> Answer {
     })))
 }
 
-/// Tells the status, and once more when the member stops serving; stays until then or until the caller leaves.
+/// Tells the status, and once more whenever it changes; stays until the member stops or the caller leaves.
 ///
 /// Differs from etcd, which serves to the last.
 pub(super) async fn watch(
@@ -61,10 +66,17 @@ pub(super) async fn watch(
             ServingStatus::ServiceUnknown
         }
     };
-    outbound.send(status_message(status())).await?;
-    context.stopping().await;
-    if is_known {
-        outbound.send_now(status_message(status()))?;
+    let mut told = status();
+    outbound.send(status_message(told)).await?;
+    while context.is_serving() {
+        tokio::select! {
+            () = context.stopping() => {}
+            () = tokio::time::sleep(LOOK), if context.options.unhealthy_while_defragmenting => {}
+        }
+        if status() != told {
+            told = status();
+            outbound.send_now(status_message(told))?;
+        }
     }
     Err(Status::STOPPED)
 }

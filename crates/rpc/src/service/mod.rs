@@ -2,6 +2,7 @@
 mod auth;
 mod cluster;
 mod context;
+mod defragment;
 mod desk;
 mod endpoints;
 mod health;
@@ -9,12 +10,14 @@ mod kv;
 mod lease;
 mod maintenance;
 mod measure;
+mod pace;
 mod reflection;
 mod snapshot;
 mod vigil;
 mod watch;
 
 pub use context::ServiceOptions;
+pub use defragment::{DefragmentLog, DefragmentNews};
 
 use std::rc::Rc;
 
@@ -120,6 +123,7 @@ impl Service for Services {
             Method::MaintenanceStatus => maintenance::status(context, &metadata),
             Method::MaintenanceHash => maintenance::hash(context, &metadata),
             Method::MaintenanceHashKv => maintenance::hash_kv(context, &metadata, body),
+            Method::MaintenanceDefragment => defragment::defragment(context, &metadata),
             Method::MaintenanceMoveLeader => maintenance::move_leader(context, &metadata, body),
             Method::AuthAuthenticate => auth::authenticate(context, body),
             Method::HealthList => health::list(context),

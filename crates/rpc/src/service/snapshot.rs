@@ -1,7 +1,7 @@
 //! `Maintenance.Snapshot`: the database as etcd's image, streamed.
 use std::io::Read as _;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use quorate_auth::Operation;
@@ -9,7 +9,7 @@ use quorate_core::{ImageError, ImageHash, ImageMeasure, ImageStream};
 use quorate_proto::etcdserverpb as pb;
 
 use super::context::{Context, decode};
-use crate::background;
+use super::pace::Pace;
 use crate::message::Message;
 use crate::metadata::Metadata;
 use crate::seam::{Inbound, Outbound};
@@ -22,10 +22,6 @@ const CHUNKS_MAX: usize = 32;
 
 /// Steps of the first reading that are made at a time; each is a few hundred KiB of rows at most.
 const MEASURES_MAX: usize = 4;
-/// How long nothing is done after a step, as a multiple of the time it took, while the member applies entries meanwhile.
-const PAUSE_FACTOR: u32 = 2;
-/// The longest pause: a step that took long because the machine is busy must not make a snapshot endless.
-const PAUSE_MAX: Duration = Duration::from_millis(30);
 
 /// An image on its way.
 struct Sending {
@@ -124,38 +120,4 @@ fn measure_some(measure: &mut ImageMeasure) -> Result<bool, ImageError> {
         more = more && measure.step()?;
     }
     Ok(more)
-}
-
-/// Runs steps beside the connection's thread, with pauses while there is other work.
-struct Pace<'a> {
-    context: &'a Context,
-    applied: u64,
-}
-
-impl<'a> Pace<'a> {
-    fn new(context: &'a Context) -> Self {
-        Self {
-            context,
-            applied: context.handles.view.applied(),
-        }
-    }
-
-    async fn step<T: Send + 'static, R: Send + 'static>(
-        &mut self,
-        mut what: T,
-        work: impl FnOnce(&mut T) -> R + Send + 'static,
-    ) -> Result<(T, R), Status> {
-        let done = background::run(move || {
-            let begun = Instant::now();
-            let done = work(&mut what);
-            (what, done, begun.elapsed())
-        });
-        let (what, done, took) = done.await?;
-        let applied = self.context.handles.view.applied();
-        if applied != self.applied {
-            self.applied = applied;
-            tokio::time::sleep(PAUSE_MAX.min(took * PAUSE_FACTOR)).await;
-        }
-        Ok((what, done))
-    }
 }

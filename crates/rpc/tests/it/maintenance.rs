@@ -113,16 +113,16 @@ fn health_and_reflection_are_served() {
 }
 
 #[test]
-fn what_is_not_built_says_so() {
+fn what_does_not_exist_says_so() {
     let served = Served::start();
     run(async {
         let client = served.client().await;
-        let snapshot = client.call::<pb::DefragmentResponse>(
-            "/etcdserverpb.Maintenance/Defragment",
+        let sold = client.call::<pb::DefragmentResponse>(
+            "/etcdserverpb.Maintenance/Sell",
             &pb::DefragmentRequest {},
         );
-        let text = "unknown method Defragment for service etcdserverpb.Maintenance";
-        assert_eq!(snapshot.await, Err(refused(12, text)));
+        let text = "unknown method Sell for service etcdserverpb.Maintenance";
+        assert_eq!(sold.await, Err(refused(12, text)));
         let _ = connect(served.addr).await;
     });
 }

@@ -4,6 +4,7 @@ use quorate_auth::Operation;
 use quorate_core::{Error, Outcome, Submission};
 use quorate_proto::LeaseId;
 
+use super::admin::Errand;
 use super::draw::signed;
 use super::{Callers, Checked, Waiting};
 use crate::World;
@@ -148,7 +149,7 @@ impl Callers {
         let life = self.model.leases().now(id);
         if life.is_some_and(|l| l.checkpoint.is_some()) && self.random.one_in(MOVES_ONE_IN) {
             world.hit("leadership asked to move after a renewal");
-            return self.move_leader(world, 0);
+            return self.administrate(world, 0, 0, Errand::MoveLeader);
         }
         Ok(())
     }

@@ -92,3 +92,9 @@ fn seeds_1021244_and_1022122_let_a_leader_go_by_the_checkpoint_of_its_promotion(
     is_clean(1_021_244, 8);
     is_clean(1_022_122, 30);
 }
+
+/// A leader that woke up counted the ticks that it made up for as time awake, and renewed leases by itself in the term of another.
+#[test]
+fn seed_1001002_asks_others_before_it_renews_leases_after_a_sleep() {
+    is_clean(1_001_002, 30);
+}

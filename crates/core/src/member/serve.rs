@@ -76,7 +76,13 @@ impl Member {
             let notice = Notice::LateHeartbeat { exceeded_ms };
             self.actions.notices.push(notice);
         }
-        self.steady_ticks = if is_pause { 0 } else { self.steady_ticks + 1 };
+        // Ticks that are made up for at once say nothing about the time since.
+        let is_made_up = self.now_ms == self.ticked_ms;
+        self.steady_ticks = match (is_pause, is_made_up) {
+            (true, _) => 0,
+            (false, true) => self.steady_ticks,
+            (false, false) => self.steady_ticks + 1,
+        };
         self.ticked_ms = self.now_ms;
     }
 

@@ -13,7 +13,7 @@ pub const NAMES: &[&str] = &[
     "process killed", "process killed inside a disk operation", "power lost", "power lost everywhere at once",
     "power lost inside a disk operation",
     "power lost while starting", "power lost while installing a snapshot", "power lost while flushing",
-    "power lost while compacting", "power lost while saving a snapshot", "power lost while preparing a segment",
+    "power lost while compacting", "power lost while defragmenting", "power lost while saving a snapshot", "power lost while preparing a segment",
     "power lost with a log write under way", "stopped in order", "stopped in order while leading",
     "restarted with other limits", "log was longer than the state at a start",
     "start failed and was tried again", "member went on alone", "backup became a new cluster",
@@ -21,7 +21,9 @@ pub const NAMES: &[&str] = &[
     // The log and snapshots.
     "log segment was released", "log segment was prepared ahead", "snapshot saved",
     "snapshot sent", "snapshot was lost on its way", "snapshot received", "snapshot installed",
-    "snapshot installed while compacting", "snapshot installed while flushing", "snapshot not wanted when it came",
+    "snapshot installed while compacting", "snapshot installed while flushing",
+    "snapshot installed while defragmenting", "database defragmented", "defragmented while compacting",
+    "defragmented while flushing", "snapshot not wanted when it came",
     "compaction ended", "compaction in several steps", "entry overwritten in a log",
     // Messages.
     "message lost", "message came twice", "message overtook another", "message damaged and refused", "image damaged and refused",

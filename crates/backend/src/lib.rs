@@ -110,7 +110,9 @@ pub mod fuzz;
 
 pub use accounting::Sizes;
 pub use apply::ApplyTxn;
-pub use backend::{COPY_SUFFIX, Backend, DefragmentJob, DefragmentOptions, Defragmented, Defragmenting};
+pub use backend::{
+    Backend, COPY_SUFFIX, DefragmentJob, DefragmentOptions, Defragmented, Defragmenting,
+};
 pub use error::Error;
 pub use flush::FlushJob;
 pub use maintenance::MaintenanceTxn;

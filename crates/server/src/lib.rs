@@ -20,6 +20,7 @@ pub mod bootstrap;
 mod calls;
 pub mod config;
 mod data_dir;
+mod defragment;
 mod engine;
 mod installer;
 mod join;

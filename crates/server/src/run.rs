@@ -18,6 +18,7 @@ use crate::bootstrap::{self, Opened, Start};
 use crate::calls::{Calls, Switch};
 use crate::config::{Config, Url};
 use crate::data_dir;
+use crate::defragment;
 use crate::engine::{Ended, Engine, SharedEngine};
 use crate::installer::Installer;
 use crate::join;
@@ -286,6 +287,9 @@ fn open(
     };
     let options = settings::bootstrap(config, start);
     let opened = bootstrap::open(disk, &options).map_err(|e| e.to_string())?;
+    if config.bootstrap_defragment_bytes > 0 {
+        defragment::at_start(config, &opened.stores.backend).map_err(|e| e.to_string())?;
+    }
     let remotes = match options.start {
         Start::Join { members, .. } => members,
         Start::Restart | Start::Found { .. } => Vec::new(),

@@ -6,7 +6,7 @@ use quorate_rpc::ServiceOptions;
 
 use crate::bootstrap::{self, Opened, Start};
 use crate::config::{AuthToken, AutoCompaction, Config, Gate};
-use crate::{recovery, version};
+use crate::{defragment, recovery, version};
 
 /// Unflushed bytes that start a flush at once: fewer than the backend's cache takes before it writes pages that the same
 /// flush then has to read again.
@@ -175,6 +175,10 @@ pub(crate) fn service_options(config: &Config) -> ServiceOptions {
         quota_bytes: config.quota_backend_bytes,
         server_version: version::ETCD_VERSION.to_owned(),
         watch_progress_interval_ms: ms(config.watch_progress_notify_interval),
+        unhealthy_while_defragmenting: config
+            .feature_gates
+            .is_enabled(Gate::StopGRPCServiceOnDefrag),
+        defragment_log: defragment::log(&config.data_dir),
         seed: u64::from(unix.subsec_nanos()) ^ unix.as_secs(),
         ..ServiceOptions::default()
     }

@@ -248,6 +248,10 @@ pub fn record(options: &ChaosOptions, scenario: &'static Scenario) -> Outcome<Re
     let recovered = run.mend();
     let recovered = recovered.map_err(|failure| run.cluster.failure(&failure.to_string()))?;
     let (time, steps, healed) = (begun.elapsed(), run.steps, run.healed);
+    let asks = |step: &Step| matches!(step, Step::Defragment(_));
+    if scenario.steps.iter().any(asks) && run.cluster.defragmented() == 0 {
+        return Err(run.cluster.failure("no member was defragmented"));
+    }
     let (recording, logs) = run.end()?;
     Ok(Recorded {
         recording,
@@ -442,7 +446,7 @@ impl Run {
                 self.replace(place, None)
             }
             Step::Lead(_) => self.lead(place),
-            // Whether it is done does not matter, it must do no harm.
+            // One that fails does not matter as long as it does no harm and some are done.
             Step::Defragment(_) => {
                 drop(self.cluster.begin_defragment(place));
                 Ok(())

@@ -125,6 +125,7 @@ pub struct Cluster {
     network: Network,
     runtime: Runtime,
     names: usize,
+    defragmented: Arc<AtomicU64>,
     // Last, so that it is removed when nothing is in it any more.
     dir: TempDir,
 }
@@ -147,6 +148,7 @@ impl Cluster {
             network: Network::new(setup.seed)?,
             runtime,
             names: 0,
+            defragmented: Arc::default(),
             dir,
         };
         for place in 0..=setup.members {
@@ -563,13 +565,21 @@ impl Cluster {
     /// # Errors
     /// The system has no thread to give.
     pub fn begin_defragment(&self, place: Place) -> Outcome<JoinHandle<()>> {
+        let done = Arc::clone(&self.defragmented);
         self.begin(place, |client| async move {
             let answer: Result<DefragmentResponse, Status> = client
                 .call("Maintenance/Defragment", DefragmentRequest {})
                 .await;
-            // Whatever it says, it has been asked.
-            drop(answer);
+            // One that was killed meanwhile, or gets a snapshot, does not.
+            if answer.is_ok() {
+                done.fetch_add(1, Ordering::Relaxed);
+            }
         })
+    }
+
+    /// How many times a member said that it has made its files smaller.
+    pub fn defragmented(&self) -> u64 {
+        self.defragmented.load(Ordering::Relaxed)
     }
 
     /// Has a member send its whole state, which is thrown away.

@@ -9,6 +9,7 @@ mod cluster;
 mod corruption;
 mod crash;
 mod ctl;
+mod defragment;
 mod lines;
 mod membership;
 mod metrics;

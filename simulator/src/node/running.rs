@@ -1,7 +1,7 @@
 //! A member that runs, with what the server's threads have under way for it.
 use std::collections::{BTreeMap, VecDeque};
 
-use quorate_backend::FlushJob;
+use quorate_backend::{DefragmentJob, FlushJob};
 use quorate_core::{
     LiveStores, Member, PeerChange, SnapshotInstall, SnapshotToSave, Stores, Submission,
 };
@@ -40,6 +40,7 @@ pub(crate) struct Running {
     pub(crate) flush: Option<FlushJob>,
     pub(crate) compaction: Option<CompactionJob>,
     pub(crate) compaction_steps: u64,
+    pub(crate) defragmentation: Option<DefragmentJob>,
     pub(crate) saves: VecDeque<SnapshotToSave>,
     pub(crate) prepare: Option<PrepareJob>,
     pub(crate) install: Option<SnapshotInstall>,

@@ -138,6 +138,7 @@ impl Machine {
             flush: None,
             compaction: None,
             compaction_steps: 0,
+            defragmentation: None,
             saves: Default::default(),
             prepare: None,
             install: None,

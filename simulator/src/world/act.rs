@@ -128,6 +128,7 @@ impl World {
             Event::Log => return self.log_written(number),
             Event::Flush => return self.flush(number),
             Event::Compact => return self.compact(number),
+            Event::Defragment => return self.defragment_step(number),
             Event::Save => {
                 running.save_snapshot()?;
                 self.hit("snapshot saved");
@@ -357,6 +358,7 @@ impl World {
             return Ok(());
         };
         let (compacts, flushes) = (running.compaction.is_some(), running.flush.is_some());
+        let defragments = running.defragmentation.is_some();
         let watches = running.hub.stats().watchers > 0;
         let stores = running.restore(install.index)?;
         drop(running.member.handle_installed(stores));
@@ -374,6 +376,7 @@ impl World {
         for (is, name) in [
             (compacts, "snapshot installed while compacting"),
             (flushes, "snapshot installed while flushing"),
+            (defragments, "snapshot installed while defragmenting"),
             (watches, "watch stream crossed an installation"),
         ] {
             if is {

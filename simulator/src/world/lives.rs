@@ -139,6 +139,10 @@ impl World {
                 (running.flush.is_some(), "power lost while flushing"),
                 (running.compaction.is_some(), "power lost while compacting"),
                 (
+                    running.defragmentation.is_some(),
+                    "power lost while defragmenting",
+                ),
+                (
                     running.install.is_some(),
                     "power lost while installing a snapshot",
                 ),
@@ -339,6 +343,7 @@ impl World {
             r.unwritten.is_empty()
                 && !r.is_writing
                 && r.compaction.is_none()
+                && r.defragmentation.is_none()
                 && r.install.is_none()
                 && r.saves.is_empty()
                 && !r.member.view().is_compacting()

@@ -20,6 +20,7 @@ use crate::{Random, Trace};
 mod act;
 mod configuration;
 mod damage;
+mod defragment;
 mod door;
 mod lives;
 mod nemesis;
@@ -139,6 +140,7 @@ enum Event {
     Log,
     Flush,
     Compact,
+    Defragment,
     Save,
     Prepare,
     Install,

@@ -258,7 +258,7 @@ fn eventful(
 
 /// Rows 2.6 and 2.7 of the catalogue: a crash at any operation of a defragmentation, and one more after it.
 #[test]
-fn a_power_loss_at_any_operation_leaves_one_whole_state() {
+fn a_power_loss_at_any_operation_of_a_defragmentation_leaves_one_whole_state() {
     let disk = disk(1);
     let (backend, model) = filled(&disk);
     drop(backend);

@@ -37,9 +37,12 @@ pub enum DefragmentNews {
     Failed(String),
 }
 
+/// Takes the news.
+type Told = dyn Fn(&DefragmentNews) + Send + Sync;
+
 /// Who is told of defragmentations, if anybody.
 #[derive(Clone, Default)]
-pub struct DefragmentLog(pub Option<Arc<dyn Fn(&DefragmentNews) + Send + Sync>>);
+pub struct DefragmentLog(pub Option<Arc<Told>>);
 
 impl std::fmt::Debug for DefragmentLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,7 +1,11 @@
 //! Everything else: maintenance, members, health, reflection, and what is not built.
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 use quorate_proto::grpc::reflection::v1 as reflection;
+use quorate_rpc::{DefragmentLog, DefragmentNews, ServiceOptions};
 
 use crate::echo::{connect, run};
 use crate::http1::exchange;
@@ -109,6 +113,86 @@ fn health_and_reflection_are_served() {
             panic!("no list of services")
         };
         assert!(list.service.iter().any(|s| s.name == "etcdserverpb.KV"));
+    });
+}
+
+#[test]
+fn a_defragmentation_gives_back_what_was_deleted() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let log = told.clone();
+    let options = ServiceOptions {
+        defragment_log: DefragmentLog(Some(Arc::new(move |news| log.lock().push(news.clone())))),
+        unhealthy_while_defragmenting: true,
+        ..ServiceOptions::default()
+    };
+    let served = Served::with(0, options);
+    run(async {
+        let client = served.client().await;
+        for key in 0..200 {
+            let value = "v".repeat(20_000);
+            client.put(&format!("k{key}"), &value).await.unwrap();
+        }
+        let everything = pb::DeleteRangeRequest {
+            key: b"k".to_vec().into(),
+            range_end: b"l".to_vec().into(),
+            prev_kv: false,
+        };
+        let deleted: pb::DeleteRangeResponse = client
+            .call("/etcdserverpb.KV/DeleteRange", &everything)
+            .await
+            .unwrap();
+        assert_eq!(deleted.deleted, 200);
+        let revision = deleted.header.unwrap().revision;
+        let compact = pb::CompactionRequest {
+            revision,
+            physical: true,
+        };
+        client
+            .call::<pb::CompactionResponse>("/etcdserverpb.KV/Compact", &compact)
+            .await
+            .unwrap();
+        let status = async || -> pb::StatusResponse {
+            client
+                .call("/etcdserverpb.Maintenance/Status", &pb::StatusRequest {})
+                .await
+                .unwrap()
+        };
+        let before = status().await;
+        assert!(before.db_size > 4_000_000, "{}", before.db_size);
+        assert!(before.db_size_in_use < 200_000, "{}", before.db_size_in_use);
+        let answer: pb::DefragmentResponse = client
+            .call(
+                "/etcdserverpb.Maintenance/Defragment",
+                &pb::DefragmentRequest {},
+            )
+            .await
+            .unwrap();
+        assert_eq!(answer.header, None);
+        let after = status().await;
+        assert_eq!(after.db_size, after.db_size_in_use);
+        client.put("again", "1").await.unwrap();
+        let health: HealthCheckResponse = client
+            .call(
+                "/grpc.health.v1.Health/Check",
+                &HealthCheckRequest::default(),
+            )
+            .await
+            .unwrap();
+        assert_eq!(health.status, 1);
+        let told = told.lock();
+        let [
+            DefragmentNews::Started(sizes),
+            DefragmentNews::Finished { what, .. },
+        ] = &told[..]
+        else {
+            panic!("{told:?}")
+        };
+        assert_eq!(*sizes, what.before);
+        assert!(what.copied && what.after.file_bytes * 4 < what.before.file_bytes);
+        let mut socket = tokio::net::TcpStream::connect(served.addr).await.unwrap();
+        let metrics = exchange(&mut socket, "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(metrics.contains("etcd_disk_backend_defrag_duration_seconds_count 1\n"));
+        assert!(metrics.contains("etcd_disk_defrag_inflight 0\n"));
     });
 }
 

@@ -22,7 +22,7 @@ pub enum Gate {
     PriorityRequest,
     /// Dials other members from the advertised address.
     SetMemberLocalAddr,
-    /// Reports not serving while defragmenting.
+    /// Reports not serving while defragmenting, though everything is served.
     StopGRPCServiceOnDefrag,
     /// Chooses an internal read buffer.
     TxnModeWriteWithSharedBuffer,
@@ -85,8 +85,7 @@ const fn row(
 /// Source: etcd v3.7.1 server/features/etcd_features.go. Sorted by name, as
 /// [`Gate`] is: a test checks that rows stand in its order.
 ///
-/// Indifferent here: the checks compare with other members and a single member has none; nothing stops for
-/// defragmentation; renewals never wait; remaining times are kept whenever they are replicated; there is one buffer.
+/// Indifferent here: the checks compare with other members and a single member has none; renewals never wait; remaining times are kept whenever they are replicated; there is one buffer.
 #[rustfmt::skip]
 const ROWS: [GateRow; 9] = [
     row(Gate::CompactHashCheck, "CompactHashCheck", Stage::Alpha, false, GateEffect::Indifferent),
@@ -96,7 +95,7 @@ const ROWS: [GateRow; 9] = [
     row(Gate::LeaseCheckpointPersist, "LeaseCheckpointPersist", Stage::Alpha, false, GateEffect::Indifferent),
     row(Gate::PriorityRequest, "PriorityRequest", Stage::Alpha, false, GateEffect::NotBuilt),
     row(Gate::SetMemberLocalAddr, "SetMemberLocalAddr", Stage::Alpha, false, GateEffect::Indifferent),
-    row(Gate::StopGRPCServiceOnDefrag, "StopGRPCServiceOnDefrag", Stage::Alpha, false, GateEffect::Indifferent),
+    row(Gate::StopGRPCServiceOnDefrag, "StopGRPCServiceOnDefrag", Stage::Alpha, false, GateEffect::Built),
     row(Gate::TxnModeWriteWithSharedBuffer, "TxnModeWriteWithSharedBuffer", Stage::Beta, true, GateEffect::Indifferent),
 ];
 

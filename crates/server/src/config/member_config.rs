@@ -53,6 +53,8 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// Whether changes of members that cost the quorum are refused.
     pub strict_reconfig_check: bool,
+    /// Bytes that defragmenting must free for it to be done at the start; 0 is never.
+    pub bootstrap_defragment_bytes: u64,
     /// Time between looks at whether a downgrade is complete; zero: never.
     pub downgrade_check_time: Duration,
     /// Most learners among the members.
@@ -231,6 +233,9 @@ impl Config {
             auth_token_ttl: Duration::from_secs(flags.uint("auth-token-ttl")),
             warning_apply_duration: duration(flags, "warning-apply-duration"),
             force_new_cluster: flags.switch("force-new-cluster"),
+            bootstrap_defragment_bytes: flags
+                .uint("bootstrap-defrag-threshold-megabytes")
+                .saturating_mul(1 << 20),
             downgrade_check_time: duration(flags, "downgrade-check-time"),
             corrupt_check_time: duration(flags, "corrupt-check-time"),
             compact_hash_check_time: duration(flags, "compact-hash-check-time"),

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `draw` | what they ask for |
 //! | `admin` | another leader, a downgrade, other members |
+//! | `defragments` | defragmentations, beside all that |
 //! | `door` | who they are, and whether a member lets them |
 //! | `propose` | what goes through the log |
 //! | `reads` | what is read at once, or after the leader was asked |
@@ -24,6 +25,7 @@ use crate::plan::{FaultKind, Plan};
 use crate::{Committed, Note, Random, World};
 
 mod admin;
+mod defragments;
 mod door;
 mod draw;
 mod leases;
@@ -33,6 +35,7 @@ mod users;
 mod watching;
 
 use admin::AdminAsk;
+use defragments::Defragments;
 use draw::{Deed, Swarm};
 use leases::LeaseAsk;
 use propose::Then;
@@ -96,6 +99,7 @@ pub struct Callers {
     /// By token: on which machine, until when, what.
     waiting: BTreeMap<Token, (u64, u64, Waiting)>,
     watching: Watching,
+    defragments: Defragments,
     left: u64,
     think_ms: u64,
     patience_ms: u64,
@@ -125,6 +129,7 @@ impl Callers {
             passwords: BTreeMap::new(),
             waiting: BTreeMap::new(),
             watching: Watching::default(),
+            defragments: Defragments::draw(plan),
             left: plan.operations,
             think_ms: plan.think_ms,
             patience_ms: PATIENCE * quorate_core::request_timeout_ms(election_ms),
@@ -322,6 +327,7 @@ impl Workload for Callers {
                 self.left -= 1;
                 let ms = 1 + self.random.below(2 * self.think_ms);
                 world.wake(ms, client);
+                self.defragment(world, client)?;
                 self.operate(world, client)
             }
             Note::StreamsReady { machine, streams } => streams

@@ -16,7 +16,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "Time between progress notifications to idle watchers that want them (0: 10m; 100ms at least)."),
     flag("warning-apply-duration", Kind::Duration, "100ms", Effect::Built,
         "Time above which applying or reading is logged as slow."),
-    flag("bootstrap-defrag-threshold-megabytes", Kind::Uint, "0", Effect::NotBuilt,
+    flag("bootstrap-defrag-threshold-megabytes", Kind::Uint, "0", Effect::Built,
         "Defragments at the start when that frees at least this much (0: never)."),
     flag("max-learners", Kind::Int, "1", Effect::Built,
         "Most learners among the members."),

@@ -453,7 +453,10 @@ const DEFRAG: Command = Command {
         CLUSTER,
         "defrag",
         "Defragments the storage of the given endpoints",
-        &[],
+        &[Flag::text(
+            "data-dir",
+            "the data directory of a member that does not run, to be defragmented in place of endpoints",
+        )],
         Action::Defrag,
     )
 };

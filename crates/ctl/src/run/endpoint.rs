@@ -1,7 +1,14 @@
 //! `endpoint health`, `status` and `hashkv`, `defrag` and `move-leader`: what is asked of each server by itself.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use quorate_backend::{Backend, DefragmentOptions, Defragmenting, Options};
+use quorate_core::BACKEND_FILE;
+use quorate_disk::RealDisk;
 use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, HashKvRequest,
     MemberListRequest, MemberListResponse, MoveLeaderRequest, MoveLeaderResponse, RangeRequest,
@@ -216,7 +223,34 @@ pub(super) async fn hash_kv(session: Session) -> Outcome {
     }
 }
 
+/// Defragments the database of a member that does not run, as `etcdutl defrag` does.
+fn defrag_offline(data_dir: &Path) -> Outcome {
+    let path = data_dir.join("member").join("snap").join(BACKEND_FILE);
+    let options = Options {
+        create: false,
+        ..Options::default()
+    };
+    let begun = Instant::now();
+    let defragmented = Backend::open(Arc::new(RealDisk), &path, options).and_then(|backend| {
+        let mut job = backend.defragment(DefragmentOptions::default())?;
+        while let Defragmenting::More(more) = job.step()? {
+            job = more;
+        }
+        Ok(())
+    });
+    let dir = data_dir.display();
+    let failed = |error| Failure::error(format!("Failed to defragment etcd data[{dir}] ({error})"));
+    defragmented.map_err(failed)?;
+    let took = duration::format(begun.elapsed());
+    print(format!("Finished defragmenting directory[{dir}]. took {took}\n").as_bytes());
+    Ok(())
+}
+
 pub(super) async fn defrag(session: Session) -> Outcome {
+    let data_dir = session.flags.bytes("data-dir");
+    if !data_dir.is_empty() {
+        return defrag_offline(Path::new(&OsString::from_vec(data_dir)));
+    }
     let s = session.connect().await?;
     let mut failed = false;
     for endpoint in endpoints(&s).await? {

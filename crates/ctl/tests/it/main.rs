@@ -200,3 +200,45 @@ fn like_etcd(dir: &Path, backup: &Path, ours: &[Rows]) {
         assert!(ours == theirs, "{:?}\n{:?}", ours.keys(), theirs.keys());
     }
 }
+
+#[test]
+fn the_database_of_a_stopped_member_is_defragmented() {
+    let dir = tempfile::tempdir().unwrap();
+    let snap = dir.path().join("member/snap");
+    fs::create_dir_all(&snap).unwrap();
+    let path = snap.join("quorate.db");
+    let backend = Backend::open(Arc::new(RealDisk), &path, Options::default()).unwrap();
+    let mut txn = backend.begin_apply(9, 1);
+    for main in 2..2_000 {
+        txn.put_revision(Revision::new(main, 0), false, vec![b'v'; 4_000].into());
+    }
+    txn.commit(1);
+    backend.seal().unwrap().run().unwrap();
+    let mut txn = backend.maintenance().unwrap();
+    for main in 2..1_990 {
+        txn.delete_revision(Revision::new(main, 0), false);
+    }
+    txn.commit().unwrap();
+    let before = backend.sizes().file_bytes;
+    let run = || {
+        let mut defrag = Command::new(env!("CARGO_BIN_EXE_quoratectl"));
+        defrag.arg("defrag").arg("--data-dir").arg(dir.path());
+        defrag.output().unwrap()
+    };
+    let refused = run();
+    assert!(!refused.status.success());
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert!(errors.contains("is in use by another process"), "{errors}");
+    drop(backend);
+    let done = run();
+    assert!(done.status.success(), "{done:?}");
+    assert!(
+        done.stdout
+            .starts_with(b"Finished defragmenting directory[")
+    );
+    let backend = Backend::open(Arc::new(RealDisk), &path, Options::default()).unwrap();
+    let after = backend.sizes();
+    assert!(after.file_bytes * 10 < before, "{before}, then {after:?}");
+    assert_eq!(after.total_bytes, after.in_use_bytes);
+    assert!(backend.value(Revision::new(1_995, 0)).unwrap().is_some());
+}

@@ -1,13 +1,12 @@
 //! Defragmentations of a member's database: each step is an event beside all others.
 use quorate_backend::{DefragmentOptions, Defragmenting, Error};
 
-use super::act::Acted;
 use super::{Event, World};
 
 impl World {
     /// Begins to defragment a member's database in steps of so many bytes, unless it is being done. Whoever asked need not
     /// wait, as with the server.
-    pub fn defragment(&mut self, number: u64, step_bytes: usize) {
+    pub fn defragment(&mut self, number: u64, step_bytes: u64) {
         let Some(running) = self.running(number) else {
             return;
         };
@@ -15,7 +14,7 @@ impl World {
             return;
         }
         let options = DefragmentOptions {
-            step_bytes,
+            step_bytes: usize::try_from(step_bytes).unwrap_or(usize::MAX),
             gain_bytes_min: 0,
         };
         // It refuses only after a failed write, which ends the member at its next flush.
@@ -26,7 +25,7 @@ impl World {
         }
     }
 
-    pub(super) fn defragment_step(&mut self, number: u64) -> Acted {
+    pub(super) fn defragment_step(&mut self, number: u64) -> Result<(), String> {
         let Some(running) = self.running(number) else {
             return Ok(());
         };

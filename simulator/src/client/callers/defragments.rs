@@ -11,7 +11,7 @@ pub(super) struct Defragments {
     random: Random,
     /// One in so many wakes of clients; none when 0.
     one_in: u64,
-    step_bytes: usize,
+    step_bytes: u64,
 }
 
 impl Defragments {

@@ -62,11 +62,7 @@ fn the_database_shrinks_and_writes_go_on_meanwhile() {
     let site = Site::new(&Binary::quorate().unwrap()).unwrap();
     let mut server = site.start().unwrap();
     let endpoint = site.endpoint();
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let file = site.data_dir().join("member/snap/quorate.db");
     let written = runtime.block_on(async {
         let client = Client::connect(&endpoint).await.unwrap();

@@ -9,7 +9,7 @@ use quorate_rpc::{DefragmentLog, DefragmentNews, ServiceOptions};
 
 use crate::echo::{connect, run};
 use crate::http1::exchange;
-use crate::member::{MEMBER, Served, refused};
+use crate::member::{Client, MEMBER, Served, refused};
 
 #[test]
 fn status_members_and_hashes_are_told() {
@@ -116,6 +116,33 @@ fn health_and_reflection_are_served() {
     });
 }
 
+/// Puts 4 MB, deletes all of it, and compacts.
+async fn fill_and_delete(client: &Client) {
+    for key in 0..200 {
+        let value = "v".repeat(20_000);
+        client.put(&format!("k{key}"), &value).await.unwrap();
+    }
+    let everything = pb::DeleteRangeRequest {
+        key: b"k".to_vec().into(),
+        range_end: b"l".to_vec().into(),
+        prev_kv: false,
+    };
+    let deleted: pb::DeleteRangeResponse = client
+        .call("/etcdserverpb.KV/DeleteRange", &everything)
+        .await
+        .unwrap();
+    assert_eq!(deleted.deleted, 200);
+    let revision = deleted.header.unwrap().revision;
+    let compact = pb::CompactionRequest {
+        revision,
+        physical: true,
+    };
+    client
+        .call::<pb::CompactionResponse>("/etcdserverpb.KV/Compact", &compact)
+        .await
+        .unwrap();
+}
+
 #[test]
 fn a_defragmentation_gives_back_what_was_deleted() {
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -128,29 +155,7 @@ fn a_defragmentation_gives_back_what_was_deleted() {
     let served = Served::with(0, options);
     run(async {
         let client = served.client().await;
-        for key in 0..200 {
-            let value = "v".repeat(20_000);
-            client.put(&format!("k{key}"), &value).await.unwrap();
-        }
-        let everything = pb::DeleteRangeRequest {
-            key: b"k".to_vec().into(),
-            range_end: b"l".to_vec().into(),
-            prev_kv: false,
-        };
-        let deleted: pb::DeleteRangeResponse = client
-            .call("/etcdserverpb.KV/DeleteRange", &everything)
-            .await
-            .unwrap();
-        assert_eq!(deleted.deleted, 200);
-        let revision = deleted.header.unwrap().revision;
-        let compact = pb::CompactionRequest {
-            revision,
-            physical: true,
-        };
-        client
-            .call::<pb::CompactionResponse>("/etcdserverpb.KV/Compact", &compact)
-            .await
-            .unwrap();
+        fill_and_delete(&client).await;
         let status = async || -> pb::StatusResponse {
             client
                 .call("/etcdserverpb.Maintenance/Status", &pb::StatusRequest {})
@@ -179,7 +184,7 @@ fn a_defragmentation_gives_back_what_was_deleted() {
             .await
             .unwrap();
         assert_eq!(health.status, 1);
-        let told = told.lock();
+        let told = told.lock().clone();
         let [
             DefragmentNews::Started(sizes),
             DefragmentNews::Finished { what, .. },

@@ -348,6 +348,7 @@ impl World {
                 && r.saves.is_empty()
                 && !r.member.view().is_compacting()
                 && r.member.view().proposals_pending() == 0
+                && !r.is_watch_due
         })
     }
 

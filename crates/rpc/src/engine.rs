@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;
@@ -47,6 +47,8 @@ struct Mailbox {
     published: AtomicBool,
     /// Whether the thread has watch streams, so that it is to be woken for what is published.
     watches: AtomicBool,
+    /// The most waiters there were at one time since [`Mailboxes::take_most_waiting`].
+    most_waiting: AtomicUsize,
     waker: AtomicWaker,
 }
 
@@ -66,6 +68,13 @@ impl Mailboxes {
             "a token names one of {THREADS_MAX} threads"
         );
         Self((0..threads).map(|_| Mailbox::default()).collect())
+    }
+
+    /// Returns how many callers waited for the engine at one time at most since this was last asked, the threads' own
+    /// maxima added up.
+    pub fn take_most_waiting(&self) -> usize {
+        let most = self.0.iter().map(|m| &m.most_waiting);
+        most.map(|most| most.swap(0, Ordering::Relaxed)).sum()
     }
 }
 
@@ -131,6 +140,11 @@ struct Waiters {
 }
 
 impl Waiters {
+    /// Returns how many slots are taken.
+    fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     fn slot(&mut self, token: Token) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(slot_of(token))?;
         (slot.generation == generation_of(token)).then_some(slot)
@@ -215,6 +229,10 @@ impl Engine {
         mailbox.watches.store(watches, Ordering::SeqCst);
         mailbox.waker.register(cx.waker());
         *self.pump.borrow_mut() = Some(cx.waker().clone());
+        let waiting = self.waiters.borrow().len();
+        if waiting > mailbox.most_waiting.load(Ordering::Relaxed) {
+            mailbox.most_waiting.store(waiting, Ordering::Relaxed);
+        }
         let outcomes = std::mem::take(&mut *mailbox.outcomes.lock());
         for (token, outcome) in outcomes {
             self.complete(token, outcome);
@@ -422,6 +440,23 @@ mod tests {
             mailboxes.deliver(vec![(new, Outcome::ReadReady)]);
             pump(&engine).await;
             assert!(matches!(next.await, Outcome::ReadReady));
+        });
+    }
+
+    #[test]
+    fn most_waiters_at_one_time_are_told_once() {
+        block_on(async {
+            let (engine, _, mailboxes) = engine(100);
+            for waiters in [3, 1] {
+                let waits: Vec<_> = (0..waiters)
+                    .map(|_| engine.submit(|token| Submission::ReadIndex { token }))
+                    .collect();
+                pump(&engine).await;
+                drop(waits);
+                pump(&engine).await;
+                assert_eq!(mailboxes.take_most_waiting(), waiters);
+                assert_eq!(mailboxes.take_most_waiting(), 0);
+            }
         });
     }
 

@@ -14,6 +14,7 @@
 //! | `conn-N` | connections: framing, decoding, reads, watches, encoding |
 //! | `log` | writes log lines |
 //! | `signals` | waits for SIGTERM and SIGINT |
+//! | main | starts and ends the others, and says how they come by a processor |
 
 mod alone;
 pub mod bootstrap;
@@ -29,6 +30,7 @@ mod log_writer;
 mod metrics;
 mod no_sync;
 mod observe;
+mod pace;
 mod peers;
 mod queue;
 mod raft_lines;

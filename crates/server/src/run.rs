@@ -3,7 +3,7 @@ use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use quorate_core::{Handles, Member};
@@ -26,6 +26,7 @@ use crate::log::{Level, Logger, Record};
 use crate::metrics::{MeteredDisk, Metrics};
 use crate::no_sync::NoSyncDisk;
 use crate::observe::{self, MetricsServer};
+use crate::pace::{LOOK_INTERVAL, Pace};
 use crate::peers::{self, Forward};
 use crate::queue::{Event, Queue};
 use crate::raft_lines::RaftLines;
@@ -162,8 +163,13 @@ fn serve(
 ) -> ExitCode {
     let mut door = Some(door);
     let mut serving = None;
+    let mut pace = Pace::new();
     loop {
-        match wait.recv() {
+        match wait.recv_timeout(LOOK_INTERVAL) {
+            Err(RecvTimeoutError::Timeout) => {
+                let is_alone = handles.view.reads_are_linearizable();
+                pace.look(mailboxes.take_most_waiting(), is_alone);
+            }
             Ok(Turn::Ready) => {
                 tracing::info!("ready to serve client requests");
                 if let Some(door) = door.take() {
@@ -192,7 +198,7 @@ fn serve(
                 tracing::error!(error = %why, "the member cannot go on");
                 return ExitCode::from(1);
             }
-            Err(_) => return ExitCode::from(1),
+            Err(RecvTimeoutError::Disconnected) => return ExitCode::from(1),
         }
     }
 }

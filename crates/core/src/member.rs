@@ -118,6 +118,8 @@ pub struct Member {
     /// Index of the last applied configuration change.
     conf_index: u64,
     first_commit_in_term: bool,
+    /// The last term whose first entry was applied as its leader.
+    term_begun: u64,
     /// The leader known last; 0 before the first.
     leader: u64,
     /// The leader told of last; 0 for none.
@@ -239,6 +241,7 @@ impl Member {
             applied,
             conf_index: 0,
             first_commit_in_term: false,
+            term_begun: 0,
             leader: 0,
             told_leader: 0,
             is_behind_disk: false,

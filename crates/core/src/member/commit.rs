@@ -164,9 +164,14 @@ impl Member {
         Ok(refused)
     }
 
-    /// Takes the first entry of a term: everything of earlier terms is applied now.
+    /// Takes an empty entry. The first of a term tells its leader that everything of earlier terms is applied now; later ones
+    /// stand for changes of members that raft did not take while another was under way, and mean nothing: leases that were
+    /// renewed since would lose what they were promised, were the lessor promoted again.
+    ///
+    /// Differs from etcd: there every empty entry promotes the lessor of a leader.
     fn begin_term(&mut self, term: u64) {
-        if self.is_leader() && term == self.node.raft.term {
+        if self.is_leader() && term == self.node.raft.term && self.term_begun != term {
+            self.term_begun = term;
             self.first_commit_in_term = true;
             self.stores
                 .lessor

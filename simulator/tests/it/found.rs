@@ -98,3 +98,9 @@ fn seeds_1021244_and_1022122_let_a_leader_go_by_the_checkpoint_of_its_promotion(
 fn seed_1001002_asks_others_before_it_renews_leases_after_a_sleep() {
     is_clean(1_001_002, 30);
 }
+
+/// An empty entry in the place of a change of members promoted the lessor again, and leases that had been renewed ended early.
+#[test]
+fn seed_1060866_promotes_a_lessor_once_a_term() {
+    is_clean(1_060_866, 30);
+}

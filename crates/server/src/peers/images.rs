@@ -152,7 +152,7 @@ mod tests {
         let read = io::Error::other(error);
         end_if_unreadable(&queue, ImageError::in_read(&read).unwrap());
         let mut taken = Taken::default();
-        queue.take_now(&mut taken);
+        queue.take(Instant::now(), false, &mut taken);
         taken.events
     }
 

@@ -167,7 +167,13 @@ impl Machine {
                 .map_err(|e| format!("cannot read revision {revision}: {e}"))
         };
         let own = pairs(&self.reader()?, revision)?;
-        let other = pairs(&copy.live().reader(), revision + bump)?;
+        // What holds no revisions is counted from zero, as etcdutl does, though an empty store is at 1.
+        let base = if revision == 1 && bump > 0 {
+            0
+        } else {
+            revision
+        };
+        let other = pairs(&copy.live().reader(), base + bump)?;
         if own != other {
             return Err(format!("it holds {other:?} at {revision}, not {own:?}"));
         }

@@ -104,3 +104,15 @@ fn seed_1001002_asks_others_before_it_renews_leases_after_a_sleep() {
 fn seed_1060866_promotes_a_lessor_once_a_term() {
     is_clean(1_060_866, 30);
 }
+
+/// The check looked for watchers that were left over before the member had let go of those of a stream just closed.
+#[test]
+fn seed_1300450_rests_when_its_watches_do() {
+    is_clean(1_300_450, 15);
+}
+
+/// The check expected a backup without any revision to be restored behind the 1 of an empty store.
+#[test]
+fn seed_1302402_counts_a_restored_store_without_revisions_from_zero() {
+    is_clean(1_302_402, 20);
+}

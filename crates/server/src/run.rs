@@ -26,11 +26,11 @@ use crate::log::{Level, Logger, Record};
 use crate::metrics::{MeteredDisk, Metrics};
 use crate::no_sync::NoSyncDisk;
 use crate::observe::{self, MetricsServer};
-use crate::pace::{LOOK_INTERVAL, Pace};
 use crate::peers::{self, Forward};
 use crate::queue::{Event, Queue};
 use crate::raft_lines::RaftLines;
 use crate::recovery;
+use crate::scheduling::{LOOK_INTERVAL, Scheduling};
 use crate::settings::{self, connection_threads, door_options, member_config, service_options};
 use crate::signals;
 use crate::start_lines;
@@ -163,12 +163,12 @@ fn serve(
 ) -> ExitCode {
     let mut door = Some(door);
     let mut serving = None;
-    let mut pace = Pace::new();
+    let mut scheduling = Scheduling::new();
     loop {
         match wait.recv_timeout(LOOK_INTERVAL) {
             Err(RecvTimeoutError::Timeout) => {
                 let is_alone = handles.view.reads_are_linearizable();
-                pace.look(mailboxes.take_most_waiting(), is_alone);
+                scheduling.look(mailboxes.take_most_waiting(), is_alone);
             }
             Ok(Turn::Ready) => {
                 tracing::info!("ready to serve client requests");

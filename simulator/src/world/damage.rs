@@ -13,6 +13,8 @@ use crate::plan::FaultKind;
 const STRAY_SECTORS: u64 = 64;
 /// Milliseconds after which a member whose stored bytes were damaged is killed, if it is.
 const KILLED_WITHIN_MS: u64 = 1_000;
+/// Bits that rot in a database at once: most of its pages are free, or are not read again.
+const DATABASE_BITS: u64 = 40;
 /// Bytes left on a full disk, at most.
 const LEFT_BYTES: u64 = 16 << 10;
 
@@ -115,8 +117,14 @@ impl World {
         let mut bytes = machine.disk.peek(&path).ok()?;
         // Behind the last byte that is not zero there is nothing yet.
         let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
-        let position = usize::try_from(random.below(used as u64)).ok()?;
-        *bytes.get_mut(position)? ^= 1 << random.below(8);
+        let bits = match what {
+            "bit rotted in the database" => DATABASE_BITS,
+            _ => 1,
+        };
+        for _ in 0..bits {
+            let position = usize::try_from(random.below(used as u64)).ok()?;
+            *bytes.get_mut(position)? ^= 1 << random.below(8);
+        }
         machine.disk.poke(&path, bytes).ok()?;
         machine.is_faulty = true;
         machine.hides = u8::from(what == "bit rotted in the log");

@@ -26,14 +26,14 @@ const FEW: usize = 24;
 const CALM_LOOKS: u32 = 5;
 
 /// Who decides about it.
-pub(crate) struct Pace {
+pub(crate) struct Scheduling {
     /// Whether the process runs under the usual policy: one that an operator has set stays.
     is_free: bool,
     in_turn: bool,
     calm_looks: u32,
 }
 
-impl Pace {
+impl Scheduling {
     pub(crate) fn new() -> Self {
         Self {
             is_free: has_usual_policy(),
@@ -98,8 +98,8 @@ fn has_usual_policy() -> bool {
 mod tests {
     use super::*;
 
-    fn pace() -> Pace {
-        Pace {
+    fn scheduling() -> Scheduling {
+        Scheduling {
             is_free: false,
             in_turn: false,
             calm_looks: 0,
@@ -108,11 +108,11 @@ mod tests {
 
     #[test]
     fn threads_take_turns_from_many_callers_on_until_there_have_been_few_for_long() {
-        let mut pace = pace();
+        let mut scheduling = scheduling();
         let mut turns = |looks: &[usize]| -> Vec<bool> {
             let look = |most: &usize| {
-                pace.judge(*most, false);
-                pace.in_turn
+                scheduling.judge(*most, false);
+                scheduling.in_turn
             };
             looks.iter().map(look).collect()
         };
@@ -124,13 +124,13 @@ mod tests {
 
     #[test]
     fn threads_of_a_sole_voter_stay_as_they_are() {
-        let mut pace = pace();
-        assert!(!pace.judge(MANY, true));
-        assert!(pace.judge(MANY, false));
+        let mut scheduling = scheduling();
+        assert!(!scheduling.judge(MANY, true));
+        assert!(scheduling.judge(MANY, false));
         for _ in 1..CALM_LOOKS {
-            assert!(!pace.judge(MANY, true));
+            assert!(!scheduling.judge(MANY, true));
         }
-        assert!(pace.judge(MANY, true) && !pace.in_turn);
+        assert!(scheduling.judge(MANY, true) && !scheduling.in_turn);
     }
 
     #[test]

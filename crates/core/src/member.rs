@@ -87,6 +87,8 @@ pub struct Member {
     unproposed: VecDeque<Entry>,
     /// Renewals of leases that have run out but are not revoked yet.
     late_renewals: Vec<(LeaseId, Token)>,
+    /// By lease, up to which entry this leader has put what is left of it into the log; applied ones may be there too.
+    checkpoints: BTreeMap<LeaseId, u64>,
     /// Readies handed to the log, in order, and what waits for them.
     persisting: VecDeque<Persisting>,
     next_ticket: u64,
@@ -117,7 +119,6 @@ pub struct Member {
     applied: AppliedPoint,
     /// Index of the last applied configuration change.
     conf_index: u64,
-    first_commit_in_term: bool,
     /// The last term whose first entry was applied as its leader.
     term_begun: u64,
     /// The leader known last; 0 before the first.
@@ -222,6 +223,7 @@ impl Member {
             early_reads: Vec::new(),
             unproposed: VecDeque::new(),
             late_renewals: Vec::new(),
+            checkpoints: BTreeMap::new(),
             persisting: VecDeque::new(),
             next_ticket: 1,
             voted: (log.hard_state.term, log.hard_state.vote),
@@ -240,7 +242,6 @@ impl Member {
             digests: RecentDigests::new(applied.index, applied.digest),
             applied,
             conf_index: 0,
-            first_commit_in_term: false,
             term_begun: 0,
             leader: 0,
             told_leader: 0,

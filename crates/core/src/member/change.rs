@@ -231,7 +231,7 @@ impl Member {
     /// Takes the server versions of other members as they answered, `None` of those that did not, and settles the
     /// cluster's version. Ignored where this member does not lead.
     pub fn handle_member_versions(&mut self, answers: &[(MemberId, Option<String>)]) {
-        if self.dead || !self.is_leader() || !self.first_commit_in_term {
+        if self.dead || !self.has_begun_term() {
             return;
         }
         let own = self.config.member_id;

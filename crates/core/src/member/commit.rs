@@ -164,15 +164,19 @@ impl Member {
         Ok(refused)
     }
 
+    /// Says whether this member leads and has applied everything of earlier terms.
+    pub(super) fn has_begun_term(&self) -> bool {
+        self.is_leader() && self.term_begun == self.node.raft.term
+    }
+
     /// Takes an empty entry. The first of a term tells its leader that everything of earlier terms is applied now; later ones
-    /// stand for changes of members that raft did not take while another was under way, and mean nothing: leases that were
-    /// renewed since would lose what they were promised, were the lessor promoted again.
+    /// stand for changes of members that raft did not take while another was under way, and mean nothing: were the lessor
+    /// promoted again, every lease would get its time anew, and lose what a renewal had given it since its last checkpoint.
     ///
     /// Differs from etcd: there every empty entry promotes the lessor of a leader.
     fn begin_term(&mut self, term: u64) {
         if self.is_leader() && term == self.node.raft.term && self.term_begun != term {
             self.term_begun = term;
-            self.first_commit_in_term = true;
             self.stores
                 .lessor
                 .promote(self.now_ms, self.config.election_timeout_ms());

@@ -244,7 +244,7 @@ impl Member {
         if role == StateRole::Leader {
             self.actions.notices.push(Notice::BecameLeader { term });
         } else {
-            self.first_commit_in_term = false;
+            self.checkpoints.clear();
             self.stores.lessor.demote();
             let leader = MemberId(leader);
             for (_, token) in std::mem::take(&mut self.late_renewals) {
@@ -282,7 +282,7 @@ impl Member {
             log.committed,
         );
         self.view
-            .set_sole_leader(self.is_leader() && self.first_commit_in_term && self.is_sole_voter());
+            .set_sole_leader(self.has_begun_term() && self.is_sole_voter());
     }
 
     pub(super) fn show_cluster(&self) {

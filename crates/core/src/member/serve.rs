@@ -2,7 +2,6 @@
 use quorate_proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use quorate_proto::{LeaseId, etcdserverpb as pb};
 use raft::StateRole;
-use raft::eraftpb::Entry;
 
 use super::change::ParkedWork;
 use super::{Member, Publication};
@@ -111,6 +110,9 @@ impl Member {
     }
 
     pub(super) fn renew_now(&mut self, token: Token, id: LeaseId) {
+        if self.is_checkpoint_under_way(id) {
+            return self.clear_checkpoint(token, id);
+        }
         let outcome = match self.stores.lessor.renew(id, self.now_ms) {
             Ok(ttl_s) => {
                 self.view.tally().leases_renewed.add(1);
@@ -127,8 +129,8 @@ impl Member {
         self.reply(token, outcome);
     }
 
-    /// Clears a lease's stored remaining time before it is renewed, so that no later leader ends it too early.
-    pub(super) fn clear_checkpoint(&mut self, token: Token, id: LeaseId) {
+    /// Clears a lease's replicated remaining time before it is renewed, so that no later leader ends it too early.
+    fn clear_checkpoint(&mut self, token: Token, id: LeaseId) {
         let checkpoints = vec![pb::LeaseCheckpoint {
             id: id.0,
             remaining_ttl: 0,
@@ -203,7 +205,7 @@ impl Member {
     /// Does what only a leader does on a tick: expire and checkpoint leases, publish, settle the cluster version.
     pub(super) fn lead(&mut self) {
         let mut entries = Vec::new();
-        if self.is_leader() && self.first_commit_in_term {
+        if self.has_begun_term() {
             let expired = if self.is_surely_leading() {
                 self.stores.lessor.expired(self.now_ms, REVOKE_BATCH)
             } else {
@@ -221,7 +223,7 @@ impl Member {
                 self.propose_own(&revoke, Waiter::Internal, &mut entries);
             }
             if self.config.lease_checkpoint {
-                self.propose_checkpoints(&mut entries);
+                self.propose_checkpoints();
             }
             self.watch_versions(&mut entries);
         }
@@ -251,7 +253,8 @@ impl Member {
         self.propose(entries);
     }
 
-    pub(super) fn propose_checkpoints(&mut self, entries: &mut Vec<Entry>) {
+    /// Proposes what is left of leases, and remembers which those are until that is applied.
+    fn propose_checkpoints(&mut self) {
         let due = self
             .stores
             .lessor
@@ -259,6 +262,7 @@ impl Member {
         if due.is_empty() {
             return;
         }
+        let ids: Vec<LeaseId> = due.iter().map(|(id, _)| *id).collect();
         let checkpoints = due
             .into_iter()
             .map(|(id, remaining_ttl)| pb::LeaseCheckpoint {
@@ -267,6 +271,23 @@ impl Member {
             })
             .collect();
         let request = Request::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints });
-        self.propose_own(&request, Waiter::Internal, entries);
+        let mut entries = Vec::new();
+        self.propose_own(&request, Waiter::Internal, &mut entries);
+        self.propose(entries);
+        // It is in the leader's log by now, or dropped.
+        let last = self.node.raft.raft_log.last_index();
+        let applied = self.applied.index;
+        self.checkpoints.retain(|_, index| *index > applied);
+        self.checkpoints
+            .extend(ids.into_iter().map(|id| (id, last)));
+    }
+
+    /// Says whether what was left of a lease is in the log, and not applied: a renewal now would be answered for, and then
+    /// forgotten by a later leader, which goes by the older checkpoint. So it counts as stored already.
+    ///
+    /// Differs from etcd, whose renewals look at what is applied alone.
+    fn is_checkpoint_under_way(&self, id: LeaseId) -> bool {
+        let index = self.checkpoints.get(&id);
+        index.is_some_and(|index| *index > self.applied.index)
     }
 }

@@ -16,6 +16,8 @@ use quorate_wal::{Batch, Entry, HardState, Identity, Wal};
 
 pub(crate) const MEMBER: u64 = 0x11;
 const TICK_MS: u64 = 100;
+/// How often the remaining time of leases is replicated, where that is on.
+pub(crate) const CHECKPOINT_MS: u64 = 5_000;
 
 /// A member, its disk, and what it has asked for and not got yet.
 pub(crate) struct Harness {
@@ -62,6 +64,7 @@ pub(crate) fn restore(backend: &Backend) -> Stores {
     let lease = quorate_lease::Options {
         min_ttl_s: 1,
         revoke_retry_ms: 7_000,
+        checkpoint_interval_ms: Some(CHECKPOINT_MS),
         ..quorate_lease::Options::default()
     };
     let mut lessor = quorate_lease::Lessor::restore(backend, lease).unwrap();

@@ -3,5 +3,6 @@
 mod downgrade;
 mod elections;
 mod harness;
+mod leases;
 mod member;
 mod tally;

@@ -10,8 +10,10 @@
 //!
 //! A leader gives a lease what is left of it by the last checkpoint before its term, and goes by that until somebody renews
 //! the lease: its own checkpoints change nothing for itself, whoever led before. A checkpoint names an id alone as well, and
-//! may cross with a renewal or a new grant: what was left before is then given to the lease after, as in etcd. But it leaves what is
-//! left for the leader that makes it, on the leader's own clock: no less than a revocation by that leader would have to wait for.
+//! may cross with a new grant: what was left before is then given to the lease after, as in etcd. But it leaves what is left for
+//! the leader that makes it, on the leader's own clock: no less than a revocation by that leader would have to wait for. And it
+//! takes nothing from a renewal that was told of after it was made, other than in etcd: leaders hold the answer back until no
+//! checkpoint is on its way.
 use std::collections::BTreeMap;
 
 use quorate_proto::etcdserverpb::InternalRaftRequest;
@@ -50,7 +52,7 @@ struct Checkpoint {
     term: u64,
     /// When it was committed.
     since: Clocks,
-    /// 0 when an earlier one is taken back.
+    /// 0 when an earlier one is taken back, or when it counts for nothing.
     left_ms: u64,
 }
 
@@ -98,12 +100,16 @@ impl LeaseTimes {
                 let left = (checkpoint.id, checkpoint.remaining_ttl);
                 self.judge_checkpoint(left, step, machine, origin)?;
                 if let Some(running) = self.running.get_mut(&checkpoint.id) {
+                    let is_overtaken = running
+                        .told
+                        .last()
+                        .is_some_and(|(ms, _)| *ms > origin.at_ms);
                     let left_s = u64::try_from(checkpoint.remaining_ttl).unwrap_or(0);
                     running.checkpoints.retain(|c| c.term < step.term);
                     running.checkpoints.push(Checkpoint {
                         term: step.term,
                         since: clocks.clone(),
-                        left_ms: left_s * 1_000,
+                        left_ms: if is_overtaken { 0 } else { left_s * 1_000 },
                     });
                 }
             }

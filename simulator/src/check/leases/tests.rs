@@ -235,6 +235,24 @@ fn a_checkpoint_leaves_what_is_left_for_its_maker() {
 }
 
 #[test]
+fn a_checkpoint_takes_nothing_from_a_renewal_told_of_after_it_was_made() {
+    let mut case = Case::new();
+    case.grant(&[(1, 0), (2, 0)], 9);
+    case.renew(&[(1, 3_000), (2, 3_000)], 9).unwrap();
+    let mut overtaken = case.clone_times();
+    overtaken.renew(&[(1, 8_000), (2, 5_000)], 9).unwrap();
+    for (case, is_overtaken) in [(&mut case, false), (&mut overtaken, true)] {
+        // The clock of the second is three seconds behind.
+        case.commit(&[(1, 7_000), (2, 4_000)], 1, checkpoint(5))
+            .unwrap();
+        case.term = 2;
+        let ends = case.clone_times().expire(&[(2, 9_500)], 2);
+        assert_eq!(ends.is_err(), is_overtaken);
+        assert_eq!(case.expire(&[(2, 14_000)], 2), Ok(()));
+    }
+}
+
+#[test]
 fn who_has_not_applied_a_grant_does_not_mean_that_lease() {
     // 1020374: a checkpoint for the lease before was applied to the one after.
     let mut case = Case::new();

@@ -75,6 +75,7 @@ impl Machine {
             }],
             token: "restored".to_owned(),
             bump_revision: bump,
+            log: self.limits.wal(),
             ..Restore::default()
         };
         let restored = restore_backup(&disk, &restore).map_err(|e| e.to_string())?;

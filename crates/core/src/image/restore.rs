@@ -41,6 +41,8 @@ pub struct Restore {
     pub token: String,
     /// Raises the revision by so much and marks everything before as compacted.
     pub bump_revision: Option<u64>,
+    /// How the new log is kept.
+    pub log: quorate_wal::Options,
 }
 
 /// A member of the new cluster.
@@ -272,7 +274,7 @@ fn write_log(
         cluster_id: cluster,
         member_id: member,
     };
-    let options = quorate_wal::Options::default();
+    let options = restore.log.clone();
     let mut wal = Wal::create(Arc::clone(disk), &wal_dir, wal_identity, options)?;
     let batch = Batch {
         snapshot: Some(SnapshotMark {

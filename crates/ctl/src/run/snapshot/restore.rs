@@ -47,6 +47,7 @@ pub(in crate::run) fn restore(session: &Session) -> Outcome {
         members: members.map_err(Failure::error)?,
         token: flags.string("initial-cluster-token"),
         bump_revision: (bump > 0).then_some(bump),
+        ..Restore::default()
     };
     say("restoring snapshot", &restore);
     run(&restore)?;

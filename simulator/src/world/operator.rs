@@ -362,6 +362,14 @@ impl World {
         }
     }
 
+    /// Says whether a member was given the address of another, which had moved to another port meanwhile: it never starts.
+    fn is_homeless(&self, member: &pb::Member) -> bool {
+        let number = member.peer_ur_ls.iter().find_map(|url| machine_at(url));
+        let machine = number.and_then(|number| self.machines.get(&number));
+        let is_taken = machine.is_some_and(|m| !m.is_removed());
+        is_taken && !self.operator.adopted.contains(&member.id)
+    }
+
     /// Says what change is to be made next.
     fn wanted(&mut self, members: &[pb::Member]) -> Option<MemberChange> {
         if members.is_empty() || self.plan.is_beyond {
@@ -369,7 +377,10 @@ impl World {
         }
         let lost = members.iter().find(|member| {
             let machine = self.machines.values().find(|m| m.member_id.0 == member.id);
-            machine.is_some_and(|m| matches!(m.status, Status::Refused(_)))
+            match machine {
+                Some(machine) => matches!(machine.status, Status::Refused(_)),
+                None => self.is_homeless(member),
+            }
         });
         if let Some(lost) = lost {
             return Some(MemberChange::Remove {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use quorate_core::{Applied, Outcome};
 
-use crate::check::{State, Violation, check_agreement, check_floor, state_of};
+use crate::check::{State, Violation, can_be_read, check_agreement, check_floor, state_of};
 use crate::client::{Callers, Puts, Workload};
 use crate::coverage::Coverage;
 use crate::plan::{Narrow, Plan};
@@ -225,8 +225,11 @@ impl Run<'_> {
                 Ok(false)
             })?;
         }
-        let same = format!("{when}, all members have applied the same");
-        self.run_until("liveness", &same, limit_ms, |run| Ok(run.world.is_level()))
+        // After a failed read a database gives nothing more; the next flush ends its member, which then starts again.
+        let same = format!("{when}, all members have applied the same and can be read");
+        self.run_until("liveness", &same, limit_ms, |run| {
+            Ok(run.world.is_level() && run.world.is_whole() && can_be_read(run.world))
+        })
     }
 
     fn idle(&mut self) -> Checked {

@@ -56,6 +56,12 @@ pub(crate) fn state_of(machine: &Machine, revision: i64) -> Result<State, String
     })
 }
 
+/// Says whether what members hold can be read, where no disk was damaged.
+pub(crate) fn can_be_read(world: &World) -> bool {
+    let mut running = world.machines().filter(|m| m.running.is_some());
+    running.all(|m| m.damage.is_some() || state_of(m, 0).is_ok())
+}
+
 /// Checks that all members that run hold the same, without a gap.
 pub(crate) fn check_agreement(world: &World) -> Result<BTreeMap<u64, State>, Violation> {
     let mut states: BTreeMap<u64, State> = BTreeMap::new();

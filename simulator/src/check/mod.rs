@@ -14,7 +14,7 @@ pub use answers::{Ledger, Said, range_answer, read, refusal, txn_answer};
 pub use contents::holds;
 pub(crate) use durability::Durable;
 pub use end::State;
-pub(crate) use end::{check_agreement, check_floor, state_of};
+pub(crate) use end::{can_be_read, check_agreement, check_floor, state_of};
 pub use history::History;
 pub(crate) use invariants::Invariants;
 pub use leases::{Clocks, LeaseTimes};

@@ -346,6 +346,7 @@ impl World {
                 && r.defragmentation.is_none()
                 && r.install.is_none()
                 && r.saves.is_empty()
+                && !r.is_watch_due
                 && !r.member.view().is_compacting()
                 && r.member.view().proposals_pending() == 0
                 && !r.is_watch_due

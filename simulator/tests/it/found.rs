@@ -99,9 +99,10 @@ fn seed_1001002_asks_others_before_it_renews_leases_after_a_sleep() {
     is_clean(1_001_002, 30);
 }
 
-/// An empty entry in the place of a change of members promoted the lessor again, and leases that had been renewed ended early.
+/// An empty entry in the place of a change of members promoted the lessor again, and leases that had been renewed ended early. And a
+/// member without a machine was waited for: it was given the address of one that had moved to another port meanwhile.
 #[test]
-fn seed_1060866_promotes_a_lessor_once_a_term() {
+fn seed_1060866_promotes_a_lessor_once_a_term_and_removes_who_never_starts() {
     is_clean(1_060_866, 30);
 }
 
@@ -115,4 +116,16 @@ fn seed_1300450_rests_when_its_watches_do() {
 #[test]
 fn seed_1302402_counts_a_restored_store_without_revisions_from_zero() {
     is_clean(1_302_402, 20);
+}
+
+/// A database that gives nothing more after a failed read was looked into before a flush ended its member.
+#[test]
+fn seed_1060241_waits_until_a_member_can_be_read() {
+    is_clean(1_060_241, 30);
+}
+
+/// Watchers of streams that were closed a moment ago were taken for left over.
+#[test]
+fn seed_1062349_waits_until_closed_streams_are_gone() {
+    is_clean(1_062_349, 10);
 }

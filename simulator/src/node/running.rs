@@ -233,10 +233,12 @@ impl super::Machine {
         };
         for _ in 0..2 {
             running.write_log()?;
-            let batches = std::mem::take(&mut running.writing);
-            if self.disk.is_powered() {
-                self.durable.appended(&batches);
+            if !self.disk.is_powered() {
+                // Nobody knows what there is now of what was on its way.
+                return Ok(());
             }
+            let batches = std::mem::take(&mut running.writing);
+            self.durable.appended(&batches);
             running.writing = std::mem::take(&mut running.unwritten);
         }
         let backend = running.member.stores().backend.clone();

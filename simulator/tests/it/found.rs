@@ -129,3 +129,9 @@ fn seed_1060241_waits_until_a_member_can_be_read() {
 fn seed_1062349_waits_until_closed_streams_are_gone() {
     is_clean(1_062_349, 10);
 }
+
+/// What a member that was asked to stop was writing when power was lost was taken for not begun.
+#[test]
+fn seed_1063211_loses_power_while_it_stops() {
+    is_clean(1_063_211, 30);
+}

@@ -349,7 +349,6 @@ impl World {
                 && !r.is_watch_due
                 && !r.member.view().is_compacting()
                 && r.member.view().proposals_pending() == 0
-                && !r.is_watch_due
         })
     }
 

@@ -135,3 +135,9 @@ fn seed_1062349_waits_until_closed_streams_are_gone() {
 fn seed_1063211_loses_power_while_it_stops() {
     is_clean(1_063_211, 30);
 }
+
+/// Proposals whose callers had gone away were counted as pending for ever.
+#[test]
+fn seed_1063909_counts_no_proposals_that_nobody_waits_for() {
+    is_clean(1_063_909, 8);
+}

@@ -177,8 +177,9 @@ impl Member {
                 };
                 self.fail(waiter, error);
             }
-            self.view.set_pending(self.waiters.len() as u64);
         }
+        // Callers that went away count no more either.
+        self.view.set_pending(self.waiters.len() as u64);
         // What nobody waits for any longer does not wait for a leader either: its caller may know that it was not done.
         let waiters = &self.waiters;
         self.unproposed

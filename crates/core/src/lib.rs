@@ -82,8 +82,8 @@ pub use gate::{Current, Handles, Intake, LiveStores, Outlet};
 pub use ids::{cluster_id, member_id};
 pub use image::{
     BACKEND_FILE, Carrier, FoundingMember, ImageError, ImageFacts, ImageMeasure, ImageStream,
-    Import, InTurn, Restore, Restored, check_image, image_file, import_image, install_image,
-    install_image_by, restore_backup,
+    Import, InTurn, Restore, Restored, backend_path, check_image, image_file, import_image,
+    install_image, install_image_by, restore_backup,
 };
 pub use member::{LogStart, Member, Stopwatch, align_snapshot};
 pub use quorate_snap::ImageHash;

@@ -1,9 +1,11 @@
 //! Work that is in nobody's way: on threads to which the system gives a processor after all others.
 use std::io;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use quorate_core::View;
 use tokio::sync::oneshot;
 
 use crate::status::{Code, Status};
@@ -11,6 +13,12 @@ use crate::status::{Code, Status};
 /// How far such a thread stands back, as a nice value: where others want the processors it gets about a tenth of one, and
 /// whoever is woken for a call need not wait until its time is up.
 const NICE: i32 = 10;
+
+/// How long nothing is done after a step, as a multiple of the time it took, while the member applies entries meanwhile: the
+/// work then takes a third of a processor at most, and all of one when nobody else needs it.
+const PAUSE_FACTOR: u32 = 2;
+/// The longest pause: a step that took long because the machine is busy must not make the work endless.
+const PAUSE_MAX: Duration = Duration::from_millis(30);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -23,10 +31,53 @@ pub fn give_way() {
     let _ = rustix::process::setpriority_process(Some(thread), NICE);
 }
 
+/// The pace of long work that is done in small steps: it leaves a busy member its processors.
+pub struct Pace {
+    view: Arc<View>,
+    applied: u64,
+}
+
+impl Pace {
+    /// Begins at what the member has applied by now.
+    #[must_use]
+    pub fn new(view: Arc<View>) -> Self {
+        Self {
+            applied: view.applied(),
+            view,
+        }
+    }
+
+    /// Returns how long nothing is to be done after work that took so long: not at all while the member applies nothing.
+    pub fn pause(&mut self, worked: Duration) -> Duration {
+        let applied = self.view.applied();
+        if std::mem::replace(&mut self.applied, applied) == applied {
+            return Duration::ZERO;
+        }
+        PAUSE_MAX.min(worked * PAUSE_FACTOR)
+    }
+
+    /// Runs a step in the background, one of the whole process at a time, and pauses after it.
+    pub(crate) async fn step<T: Send + 'static, R: Send + 'static>(
+        &mut self,
+        mut what: T,
+        work: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> Result<(T, R), Status> {
+        let done = run(move || {
+            let begun = Instant::now();
+            let done = work(&mut what);
+            (what, done, begun.elapsed())
+        });
+        let (what, done, worked) = done.await?;
+        let pause = self.pause(worked);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        Ok((what, done))
+    }
+}
+
 /// Runs something on the one thread of the process that gives way. What nobody waits for any more is not begun.
-pub(crate) async fn run<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Status> {
+async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
     let (done, is_done) = oneshot::channel();
     let job = move || {
         if !done.is_closed() {

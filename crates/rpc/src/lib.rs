@@ -92,7 +92,7 @@ mod status;
 mod thread;
 mod worker;
 
-pub use background::give_way;
+pub use background::{Pace, give_way};
 pub use clock::Clock;
 pub use engine::Mailboxes;
 pub use leader::{Asked, Leader, LeaderLink, LeaseTime, Refused};

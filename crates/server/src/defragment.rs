@@ -1,10 +1,10 @@
 //! Defragmentation of the database: what is told of it, and the one at the start.
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_backend::{Backend, DefragmentOptions, Defragmented, Defragmenting, Error, Sizes};
-use quorate_core::BACKEND_FILE;
+use quorate_backend::{Backend, DefragmentOptions, Defragmented, Error, Sizes};
+use quorate_core::backend_path;
 use quorate_rpc::{DefragmentLog, DefragmentNews};
 
 use crate::config::{Config, GoDuration};
@@ -49,19 +49,9 @@ pub(crate) fn at_start(config: &Config, backend: &Backend) -> Result<(), Error> 
     let path = backend_path(&config.data_dir);
     let started = Instant::now();
     tell_started(&path, sizes);
-    let mut job = backend.defragment(DefragmentOptions::default())?;
-    let what = loop {
-        match job.step()? {
-            Defragmenting::More(more) => job = more,
-            Defragmenting::Done(what) => break what,
-        }
-    };
+    let what = backend.defragment(DefragmentOptions::default())?.run()?;
     tell_finished(&path, what, started.elapsed());
     Ok(())
-}
-
-fn backend_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("member").join("snap").join(BACKEND_FILE)
 }
 
 fn tell_started(path: &Path, sizes: Sizes) {

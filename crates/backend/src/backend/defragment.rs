@@ -164,6 +164,19 @@ impl DefragmentJob {
         }
     }
 
+    /// Does all steps, one after the other.
+    ///
+    /// # Errors
+    /// As [`DefragmentJob::step`].
+    pub fn run(mut self) -> Result<Defragmented, Error> {
+        loop {
+            match self.step()? {
+                Defragmenting::More(more) => self = more,
+                Defragmenting::Done(done) => return Ok(done),
+            }
+        }
+    }
+
     /// Does one step; says whether the file was copied when it was the last.
     fn advance(&mut self) -> Result<Option<bool>, Error> {
         let Some(copy) = &mut self.copy else {

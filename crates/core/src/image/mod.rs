@@ -15,7 +15,7 @@ pub use error::ImageError;
 pub use export::{ImageMeasure, ImageStream};
 pub use import::{Carrier, Import, InTurn, import_image};
 pub use install::{image_file, install_image, install_image_by};
-pub use restore::{BACKEND_FILE, FoundingMember, Restore, Restored, restore_backup};
+pub use restore::{BACKEND_FILE, FoundingMember, Restore, Restored, backend_path, restore_backup};
 
 #[cfg(test)]
 mod tests;

@@ -197,7 +197,7 @@ fn write_backend(
     founding: &Founding,
     newest: Option<Revision>,
 ) -> Result<(), ImageError> {
-    let snap_dir = snap_dir(restore);
+    let snap_dir = snap_dir(&restore.data_dir);
     make_directory(&**disk, &snap_dir)?;
     let unfinished = snap_dir.join(UNFINISHED_FILE);
     let options = quorate_backend::Options {
@@ -226,7 +226,7 @@ fn write_backend(
     }
     import_image(image, &backend, import)?;
     drop(backend);
-    let path = snap_dir.join(BACKEND_FILE);
+    let path = backend_path(&restore.data_dir);
     disk.rename(&unfinished, &path).map_err(at(&path))?;
     disk.sync_dir(&snap_dir).map_err(at(&snap_dir))
 }
@@ -258,7 +258,11 @@ fn write_log(
         cluster_id: cluster,
         member_id: member,
     };
-    let snapshotter = Snapshotter::open(Arc::clone(disk), &snap_dir(restore), snap_identity)?;
+    let snapshotter = Snapshotter::open(
+        Arc::clone(disk),
+        &snap_dir(&restore.data_dir),
+        snap_identity,
+    )?;
     snapshotter.save(&Snapshot {
         id: position,
         body: body.encode_to_vec().into(),
@@ -294,8 +298,14 @@ fn write_log(
     Ok(())
 }
 
-fn snap_dir(restore: &Restore) -> PathBuf {
-    restore.data_dir.join("member").join("snap")
+/// Returns where the database of a member is.
+#[must_use]
+pub fn backend_path(data_dir: &Path) -> PathBuf {
+    snap_dir(data_dir).join(BACKEND_FILE)
+}
+
+fn snap_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("member").join("snap")
 }
 
 /// Makes a directory with those above it, and their names durable.

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use quorate_backend::{Backend, DefragmentOptions, Defragmenting, Options};
-use quorate_core::BACKEND_FILE;
+use quorate_backend::{Backend, DefragmentOptions, Options};
+use quorate_core::backend_path;
 use quorate_disk::RealDisk;
 use quorate_proto::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, HashKvRequest,
@@ -225,19 +225,14 @@ pub(super) async fn hash_kv(session: Session) -> Outcome {
 
 /// Defragments the database of a member that does not run, as `etcdutl defrag` does.
 fn defrag_offline(data_dir: &Path) -> Outcome {
-    let path = data_dir.join("member").join("snap").join(BACKEND_FILE);
+    let path = backend_path(data_dir);
     let options = Options {
         create: false,
         ..Options::default()
     };
     let begun = Instant::now();
-    let defragmented = Backend::open(Arc::new(RealDisk), &path, options).and_then(|backend| {
-        let mut job = backend.defragment(DefragmentOptions::default())?;
-        while let Defragmenting::More(more) = job.step()? {
-            job = more;
-        }
-        Ok(())
-    });
+    let defragmented = Backend::open(Arc::new(RealDisk), &path, options)
+        .and_then(|backend| backend.defragment(DefragmentOptions::default())?.run());
     let dir = data_dir.display();
     let failed = |error| Failure::error(format!("Failed to defragment etcd data[{dir}] ({error})"));
     defragmented.map_err(failed)?;

@@ -11,7 +11,7 @@ use quorate_proto::etcdserverpb as pb;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::context::Context;
-use super::pace::Pace;
+use crate::background::Pace;
 use crate::message::Message;
 use crate::metadata::Metadata;
 use crate::seam::Answer;
@@ -79,7 +79,7 @@ async fn run(context: Rc<Context>, turn: SemaphorePermit<'static>) -> Result<Mes
     let shown = context.registry.maintenance().defragmenting();
     let begun = Instant::now();
     log.tell(&DefragmentNews::Started(backend.sizes()));
-    let mut pace = Pace::new(&context);
+    let mut pace = Pace::new(context.handles.view.clone());
     let begin = move |(): &mut ()| backend.defragment(DefragmentOptions::default());
     let ended = match pace.step((), begin).await? {
         ((), Ok(job)) => steps(&context, &mut pace, job).await?,
@@ -103,7 +103,7 @@ async fn run(context: Rc<Context>, turn: SemaphorePermit<'static>) -> Result<Mes
 
 async fn steps(
     context: &Context,
-    pace: &mut Pace<'_>,
+    pace: &mut Pace,
     mut job: DefragmentJob,
 ) -> Result<Result<Defragmented, Error>, Status> {
     while context.is_serving() {

@@ -10,7 +10,6 @@ mod kv;
 mod lease;
 mod maintenance;
 mod measure;
-mod pace;
 mod reflection;
 mod snapshot;
 mod vigil;

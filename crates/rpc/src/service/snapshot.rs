@@ -9,7 +9,7 @@ use quorate_core::{ImageError, ImageHash, ImageMeasure, ImageStream};
 use quorate_proto::etcdserverpb as pb;
 
 use super::context::{Context, decode};
-use super::pace::Pace;
+use crate::background::Pace;
 use crate::message::Message;
 use crate::metadata::Metadata;
 use crate::seam::{Inbound, Outbound};
@@ -44,7 +44,7 @@ pub(super) async fn serve(
     let identity = context.identity(&metadata).await?;
     context.gate(&identity, &Operation::Maintenance)?;
     let begun = Instant::now();
-    let mut pace = Pace::new(&context);
+    let mut pace = Pace::new(context.handles.view.clone());
     let txn = context.handles.live.backend().read();
     let mut measure = ImageMeasure::new(txn.map_err(|e| failed(e.into()))?);
     loop {

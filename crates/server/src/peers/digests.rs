@@ -75,9 +75,10 @@ pub(super) fn stop_diverged(queue: &Queue) {
 }
 
 /// Who went another way than the others.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 enum Verdict {
     /// Nobody, as far as could be compared.
+    #[default]
     Agreed,
     /// These members.
     Others(Vec<MemberId>),
@@ -113,20 +114,11 @@ fn judge(own: MemberId, digests: &[(MemberId, u64)], members: usize) -> Verdict 
 }
 
 /// What the last comparisons found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Suspicion {
     verdict: Verdict,
     /// How often in a row.
     found: u32,
-}
-
-impl Default for Suspicion {
-    fn default() -> Self {
-        Self {
-            verdict: Verdict::Agreed,
-            found: 0,
-        }
-    }
 }
 
 impl Suspicion {

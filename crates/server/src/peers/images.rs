@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use quorate_core::{ImageError, ImageMeasure, ImageStream, SnapshotSource, View};
 use quorate_proto::MemberId;
-use quorate_rpc::give_way;
+use quorate_rpc::{Pace, give_way};
 use quorate_transport::ImageSource;
 
 use crate::queue::{Event, Queue};
@@ -57,19 +57,22 @@ impl ImageSource for States {
         let source = source.ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, "the snapshot's state is gone")
         })?;
-        let mut pace = Pace::new(Arc::clone(&self.view));
+        let mut worker = Worker {
+            pace: Pace::new(Arc::clone(&self.view)),
+            worked: Duration::ZERO,
+        };
         let mut measure = ImageMeasure::for_member(source.state);
         let failed = |e: ImageError| {
             end_if_unreadable(&self.queue, &e);
             io::Error::other(e)
         };
-        while pace.work(|| measure.step()).map_err(failed)? {}
+        while worker.work(|| measure.step()).map_err(failed)? {}
         let stream = measure.finish().map_err(failed)?;
         let bytes = stream.image_bytes();
         let queue = self.queue.clone();
         let paced = Paced {
             stream,
-            pace,
+            worker,
             queue,
         };
         Ok((bytes, Box::new(paced)))
@@ -83,41 +86,23 @@ fn end_if_unreadable(queue: &Queue, error: &ImageError) {
     }
 }
 
-/// How long nothing is read after a step, as a multiple of the time it took, while the member applies entries meanwhile: an
-/// image then takes a third of a processor at most, and all of one when nobody else needs it.
-const PAUSE_FACTOR: u32 = 2;
-/// The longest pause: a step that took long because the machine is busy must not make an image endless.
-const PAUSE_MAX: Duration = Duration::from_millis(30);
 /// Work between two looks at whether there is other work.
 const WORK_MIN: Duration = Duration::from_millis(1);
 
 /// Leaves time to whoever waits for writes.
-struct Pace {
-    view: Arc<View>,
-    applied: u64,
+struct Worker {
+    pace: Pace,
     /// Work since the last look.
     worked: Duration,
 }
 
-impl Pace {
-    fn new(view: Arc<View>) -> Self {
-        Self {
-            applied: view.applied(),
-            worked: Duration::ZERO,
-            view,
-        }
-    }
-
+impl Worker {
     fn work<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
         let done = work();
         self.worked += begun.elapsed();
         if self.worked >= WORK_MIN {
-            let applied = self.view.applied();
-            if std::mem::replace(&mut self.applied, applied) != applied {
-                thread::sleep(PAUSE_MAX.min(self.worked * PAUSE_FACTOR));
-            }
-            self.worked = Duration::ZERO;
+            thread::sleep(self.pace.pause(std::mem::take(&mut self.worked)));
         }
         done
     }
@@ -126,14 +111,14 @@ impl Pace {
 /// An image that is read at a pace.
 struct Paced {
     stream: ImageStream,
-    pace: Pace,
+    worker: Worker,
     queue: Queue,
 }
 
 impl Read for Paced {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let stream = &mut self.stream;
-        let read = self.pace.work(|| stream.read(buf));
+        let read = self.worker.work(|| stream.read(buf));
         if let Some(failed) = read.as_ref().err().and_then(ImageError::in_read) {
             end_if_unreadable(&self.queue, failed);
         }

@@ -45,6 +45,15 @@ struct Running {
     granted: u64,
 }
 
+impl Running {
+    /// Returns the checkpoint that the leader of a term was promoted with and goes by.
+    fn promoted_with(&self, term: u64) -> Option<&Checkpoint> {
+        let mut checkpoints = self.checkpoints.iter();
+        let found = checkpoints.rfind(|c| c.term < term);
+        found.filter(|c| c.left_ms > 0)
+    }
+}
+
 /// What was left of a lease.
 #[derive(Clone, Debug)]
 struct Checkpoint {
@@ -165,10 +174,8 @@ impl LeaseTimes {
         if passed_ms + self.slack_ms >= running.ttl_ms {
             return Ok(());
         }
-        let mut checkpoints = running.checkpoints.iter();
-        let found = checkpoints.rfind(|c| c.term < step.term);
-        let by_checkpoint = found
-            .filter(|c| c.left_ms > 0)
+        let by_checkpoint = running
+            .promoted_with(step.term)
             .is_some_and(|c| passed(&c.since).is_none_or(|ms| ms + self.slack_ms >= c.left_ms));
         if by_checkpoint {
             return Ok(());
@@ -208,9 +215,7 @@ impl LeaseTimes {
             return Ok(());
         };
         let mut left_ms = running.ttl_ms.saturating_sub(passed_ms);
-        let mut checkpoints = running.checkpoints.iter();
-        let found = checkpoints.rfind(|c| c.term < step.term);
-        if let Some(before) = found.filter(|c| c.left_ms > 0) {
+        if let Some(before) = running.promoted_with(step.term) {
             let left = passed(&before.since).map(|ms| before.left_ms.saturating_sub(ms));
             left_ms = left_ms.min(left.unwrap_or(0));
         }

@@ -67,6 +67,8 @@ pub(crate) struct PagedFile {
     writer: Mutex<()>,
     /// Set by the first failed write or sync; nothing is written after it.
     failed: AtomicBool,
+    /// Whether syncs are left out, since the file is of no use yet to whoever finds it.
+    is_filling: AtomicBool,
     /// The first page that failed its checksum.
     damage: Mutex<Option<PageDamage>>,
 }
@@ -205,6 +207,7 @@ impl PagedFile {
             gathered: GatheredPages::default(),
             writer: Mutex::new(()),
             failed: AtomicBool::new(false),
+            is_filling: AtomicBool::new(false),
             damage: Mutex::new(None),
         }
     }
@@ -228,6 +231,19 @@ impl PagedFile {
     /// Returns the size of the real file in bytes.
     pub(crate) fn physical_len(&self) -> u64 {
         physical_len(self.len.load(Ordering::Acquire))
+    }
+
+    /// Leaves syncs out, or no longer: the next one then covers all that was written.
+    pub(crate) fn set_filling(&self, is_filling: bool) {
+        self.is_filling.store(is_filling, Ordering::Release);
+    }
+
+    /// Brings to the disk what was written, as far as that has got to the file, beside whoever writes.
+    pub(crate) fn write_back(&self) -> Result<(), Error> {
+        self.file.sync_data().map_err(|source| {
+            self.fail();
+            io_error(&self.path, source)
+        })
     }
 
     /// Lets no write through any more.
@@ -495,6 +511,9 @@ impl StorageBackend for Pages {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        if self.0.is_filling.load(Ordering::Acquire) {
+            return Ok(());
+        }
         self.0.writing(|| {
             self.0.gathered.write_out(&*self.0.file)?;
             self.0.write_sums()?;

@@ -81,9 +81,10 @@ pub use error::Error;
 pub use gate::{Current, Handles, Intake, LiveStores, Outlet};
 pub use ids::{cluster_id, member_id};
 pub use image::{
-    BACKEND_FILE, Carrier, FoundingMember, ImageError, ImageFacts, ImageMeasure, ImageStream,
-    Import, InTurn, Restore, Restored, backend_path, check_image, image_file, import_image,
-    install_image, install_image_by, restore_backup,
+    BACKEND_FILE, Carrier, Filling, FoundingMember, ImageError, ImageFacts, ImageMeasure,
+    ImageStream, Import, InTurn, RECEIVED_END, ReceivedState, Restore, Restored, StateReader,
+    StateStream, backend_path, check_image, image_file, import_image, install_image,
+    install_image_by, install_received, received_file, restore_backup,
 };
 pub use member::{LogStart, Member, Stopwatch, align_snapshot};
 pub use quorate_snap::ImageHash;

@@ -6,7 +6,7 @@ use prost::Message as _;
 use quorate_backend::{Backend, COPY_SUFFIX, Table};
 use quorate_core::{
     BACKEND_FILE, CONF_STATE_KEY, Carrier, Cluster, ClusterMember, ImageError, InTurn, LogStart,
-    Stores, image_file, install_image_by,
+    RECEIVED_END, Stores, image_file, install_image_by, install_received, received_file,
 };
 use quorate_disk::{Disk, File, OpenMode};
 use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState};
@@ -193,7 +193,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Puts the image of a snapshot in the place of the database and opens it.
+    /// Puts the image of a snapshot, or the database made of it as it came, in the place of the database and opens it.
     ///
     /// # Errors
     /// As [`install_image_by`].
@@ -210,6 +210,9 @@ impl Place {
         index: u64,
         carrier: &mut dyn Carrier,
     ) -> Result<Backend, ImageError> {
+        if let Some(backend) = install_received(&self.disk, &self.snap_dir, index, self.options)? {
+            return Ok(backend);
+        }
         install_image_by(&self.disk, &self.snap_dir, index, self.options, carrier)
     }
 }
@@ -220,7 +223,7 @@ fn open_backend(place: &Place, recovered: &Recovered) -> Result<Backend, Error> 
     let mut backend = Backend::open(place.disk.clone(), &place.backend_path, place.options)
         .map_err(Error::Backend)?;
     let mark = recovered.snapshot.unwrap_or_default().index;
-    let image = place.snap_dir.join(image_file(mark));
+    let has = |name: String| exists(&place.disk, &place.snap_dir.join(name));
     let applied = backend.durable().index;
     if applied >= mark {
         tracing::info!(
@@ -228,7 +231,7 @@ fn open_backend(place: &Place, recovered: &Recovered) -> Result<Backend, Error> 
             "snapshot-index" = mark,
             "Skipping snapshot backend"
         );
-    } else if exists(&place.disk, &image)? {
+    } else if has(received_file(mark))? || has(image_file(mark))? {
         tracing::info!(
             "consistent-index" = applied,
             "snapshot-index" = mark,
@@ -244,6 +247,7 @@ fn open_backend(place: &Place, recovered: &Recovered) -> Result<Backend, Error> 
     for name in place.disk.read_dir(&place.snap_dir).map_err(io)? {
         let text = name.to_string_lossy();
         if text.ends_with(IMAGE_END)
+            || text.contains(RECEIVED_END)
             || text.starts_with(UNFINISHED_FILE)
             || text.ends_with(COPY_SUFFIX)
         {
@@ -292,6 +296,27 @@ pub fn image_position(disk: &dyn Disk, path: &Path) -> Result<ImagePosition, Str
         }),
         _ => Err("the image does not say where it is in the log".to_owned()),
     }
+}
+
+/// Reads where the database made of a received state is in the log.
+///
+/// # Errors
+/// Why it cannot be read or does not say.
+pub fn received_position(place: &Place, path: &Path) -> Result<ImagePosition, String> {
+    let opened = Backend::open(place.disk.clone(), path, place.options);
+    let backend = opened.map_err(|e| e.to_string())?;
+    let txn = backend.read().map_err(|e| e.to_string())?;
+    let conf_state = txn
+        .get(Table::Meta, CONF_STATE_KEY)
+        .map_err(|e| e.to_string())?
+        .and_then(|row| parse_conf_state(&row).ok())
+        .ok_or("the state does not say what its configuration is")?;
+    let applied = backend.durable();
+    Ok(ImagePosition {
+        index: applied.index,
+        term: applied.term,
+        conf_state,
+    })
 }
 
 /// Makes a directory and its name durable, those above it too: a log in a directory that a crash takes away is lost.

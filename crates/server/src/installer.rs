@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use quorate_core::{Stores, align_snapshot, image_file};
+use parking_lot::Mutex;
+use quorate_core::{RECEIVED_END, Stores, align_snapshot, image_file, received_file};
+use quorate_mvcc::Restoring;
 use quorate_proto::raftpb::Message;
 
 use threads::Threads;
@@ -16,12 +18,16 @@ use crate::recovery;
 
 mod threads;
 
+pub(crate) use threads::fill;
+
 /// Does it beside the engine. Cheap to clone. The engine has at most one installation under way.
 #[derive(Clone)]
 pub(crate) struct Installer {
     pub(crate) place: Arc<Place>,
     pub(crate) recovery: Arc<recovery::Options>,
     pub(crate) queue: Queue,
+    /// The key index made of the newest state that arrived, with its index.
+    pub(crate) passed: Arc<Mutex<Option<(u64, Restoring)>>>,
 }
 
 impl Installer {
@@ -52,11 +58,17 @@ impl Installer {
     }
 
     fn align(&self, message: &mut Message, image: &Path) -> Result<(), String> {
-        let facts = bootstrap::image_position(self.place.disk.as_ref(), image)?;
+        let is_state = image.to_string_lossy().ends_with(RECEIVED_END);
+        let facts = if is_state {
+            bootstrap::received_position(&self.place, image)?
+        } else {
+            bootstrap::image_position(self.place.disk.as_ref(), image)?
+        };
         if !align_snapshot(message, facts.index, facts.term, facts.conf_state) {
             return Err("its image is older than the message says".to_owned());
         }
-        let aligned = self.place.snap_dir.join(image_file(facts.index));
+        let name = if is_state { received_file } else { image_file };
+        let aligned = self.place.snap_dir.join(name(facts.index));
         if aligned != image {
             let io = |e: io::Error| e.to_string();
             self.place.disk.rename(image, &aligned).map_err(io)?;
@@ -90,8 +102,18 @@ impl Installer {
         let backend = self.place.install_by(index, &mut threads);
         let backend = backend.map_err(|e| e.to_string())?;
         tracing::info!("applySnapshot: opened snapshot backend");
-        recovery::restore_passed(&backend, &self.recovery, threads.passed)
-            .map_err(|e| e.to_string())
+        let passed = threads.passed.or_else(|| self.take_passed(index));
+        recovery::restore_passed(&backend, &self.recovery, passed).map_err(|e| e.to_string())
+    }
+
+    /// Keeps the key index of a state that has arrived, until it is installed or another one arrives.
+    pub(crate) fn note_passed(&self, index: u64, passed: Option<Restoring>) {
+        *self.passed.lock() = passed.map(|passed| (index, passed));
+    }
+
+    fn take_passed(&self, index: u64) -> Option<Restoring> {
+        let passed = self.passed.lock().take_if(|(of, _)| *of == index);
+        passed.map(|(_, passed)| passed)
     }
 
     /// Removes the image of a snapshot that nobody needs.
@@ -100,9 +122,17 @@ impl Installer {
     }
 
     fn remove(&self, index: u64) {
-        let path = self.place.snap_dir.join(image_file(index));
-        if let Err(e) = self.place.disk.remove_file(&path) {
-            tracing::warn!(error = %e, index, "cannot remove the image of a snapshot");
+        drop(self.take_passed(index));
+        let disk = &self.place.disk;
+        for name in [received_file(index), image_file(index)] {
+            let path = self.place.snap_dir.join(name);
+            let removed = match disk.exists(&path) {
+                Ok(true) => disk.remove_file(&path),
+                other => other.map(drop),
+            };
+            if let Err(e) = removed {
+                tracing::warn!(error = %e, index, "cannot remove the image of a snapshot");
+            }
         }
     }
 

@@ -37,7 +37,7 @@
 //!
 //! use quorate_proto::{ClusterId, LeaseId, MemberId, etcdserverpb::Member, raftpb::{Message, MessageType}};
 //! use quorate_transport::{
-//!     Answer, Config, HashKv, ImageFile, ImageSource, ImageStore, Parts, Receiver, Refusal, Service, TimeToLive, Transport,
+//!     Answer, Config, HashKv, ImageFile, ImageSource, ImageStore, OpenedImage, Parts, Receiver, Refusal, Service, TimeToLive, Transport,
 //!     Versions,
 //! };
 //! use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -73,7 +73,7 @@
 //! }
 //!
 //! impl ImageSource for Nothing {
-//!     fn open(&self, _: u64) -> io::Result<(u64, Box<dyn io::Read + Send>)> { Err(io::ErrorKind::NotFound.into()) }
+//!     fn open(&self, _: u64, _: bool) -> io::Result<OpenedImage> { Err(io::ErrorKind::NotFound.into()) }
 //! }
 //!
 //! impl ImageStore for Nothing {
@@ -138,6 +138,7 @@ pub use image_directory::ImageDirectory;
 pub use metrics::{Histogram, PeerMetrics};
 pub use outbound::PeerClient;
 pub use seam::{
-    Answer, HashKv, ImageFile, ImageSource, ImageStore, Receiver, Service, TimeToLive, Versions,
+    Answer, HashKv, ImageFile, ImageSource, ImageStore, OpenedImage, Receiver, Service, TimeToLive,
+    Versions,
 };
 pub use transport::{Parts, Transport};

@@ -22,6 +22,8 @@ pub(crate) struct Link {
     ///
     /// **Invariant:** never taken back. A peer does not forget; an answer that lacks the word has been changed on its way.
     kindred: AtomicBool,
+    /// Whether it has asked for checksums.
+    takes_checksums: AtomicBool,
     /// Since when a link works; `None` while none does.
     active_since: Mutex<Option<Instant>>,
 }
@@ -40,6 +42,7 @@ impl Link {
             receiver,
             paused: AtomicBool::new(false),
             kindred: AtomicBool::new(false),
+            takes_checksums: AtomicBool::new(false),
             active_since: Mutex::new(None),
         })
     }
@@ -54,6 +57,16 @@ impl Link {
 
     pub(crate) fn set_kindred(&self) {
         self.kindred.store(true, Ordering::Relaxed);
+        self.set_takes_checksums();
+    }
+
+    /// Notes that the peer has asked for checksums. It need not know yet that we have them, so what comes from it may have none.
+    pub(crate) fn set_takes_checksums(&self) {
+        self.takes_checksums.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn takes_checksums(&self) -> bool {
+        self.takes_checksums.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_kindred(&self) -> bool {

@@ -108,13 +108,23 @@ pub struct TimeToLive {
 
 /// Where the images of snapshots to be sent come from.
 pub trait ImageSource: Send + Sync + 'static {
-    /// Opens the database's image at the index or after it, with its total bytes. Called on a thread of its
-    /// own, which reads the image too.
+    /// Opens the database's image at the index or after it. Called on a thread of its own, which reads the image too.
+    ///
+    /// A receiver of our own kind may get something else in its place that its [`ImageStore`] understands; what it gets is
+    /// covered by a checksum.
     ///
     /// # Errors
     ///
     /// Whatever keeps it from being read; the snapshot is reported as failed.
-    fn open(&self, index: u64) -> io::Result<(u64, Box<dyn Read + Send>)>;
+    fn open(&self, index: u64, to_kindred: bool) -> io::Result<OpenedImage>;
+}
+
+/// An image to be read.
+pub struct OpenedImage {
+    /// Its total bytes, when they are known before it is read; another number is an error then.
+    pub bytes: Option<u64>,
+    /// Its bytes.
+    pub body: Box<dyn Read + Send>,
 }
 
 /// Where the images of received snapshots go.

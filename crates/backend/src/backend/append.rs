@@ -1,5 +1,7 @@
 //! Filling a new file.
 
+use std::sync::Arc;
+
 use super::Backend;
 use crate::error::Error;
 use crate::revision::Revision;
@@ -7,6 +9,31 @@ use crate::state::Applied;
 use crate::table::{Table, TableRow, is_consistent_index_key};
 
 impl Backend {
+    /// Begins to fill a new file: until [`end_filling`](Self::end_filling) nothing waits for the disk, and a crash leaves a file
+    /// of no use, which its name must say.
+    pub fn begin_filling(&self) {
+        self.set_filling(true);
+    }
+
+    /// Ends it: the next commit makes all of the file durable.
+    pub fn end_filling(&self) {
+        self.set_filling(false);
+    }
+
+    fn set_filling(&self, is_filling: bool) {
+        let file = self.shared.file.lock();
+        file.engine.pages().set_filling(is_filling);
+    }
+
+    /// Brings to the disk what a file being filled has so far, beside whoever appends, so that the end does not wait for all.
+    ///
+    /// # Errors
+    /// [`Error::Io`], after which nothing more can be written.
+    pub fn write_back(&self) -> Result<(), Error> {
+        let engine = Arc::clone(self.shared.view.read().snapshot.engine());
+        engine.pages().write_back()
+    }
+
     /// Appends rows to a file that is being filled, each behind all that its table has; in one step, past any batches.
     ///
     /// # Errors
@@ -17,7 +44,7 @@ impl Backend {
     /// revision.
     ///
     /// # Durability
-    /// All of them are on disk when it returns.
+    /// All of them are on disk when it returns, unless the file is being filled.
     pub fn append_rows(&self, rows: &[TableRow]) -> Result<(), Error> {
         let shared = &*self.shared;
         let mut file = shared.file.lock();

@@ -13,6 +13,8 @@ pub enum ImageError {
         /// What is wrong.
         what: &'static str,
     },
+    /// A state from another member is not what such a member sends.
+    State(&'static str),
     /// The image has a bucket that this release does not know.
     UnknownBucket(String),
     /// A newer release wrote the image.
@@ -64,6 +66,7 @@ impl fmt::Display for ImageError {
             Self::Row { bucket, what } => {
                 write!(f, "snapshot is damaged: a row of bucket {bucket} is {what}")
             }
+            Self::State(what) => write!(f, "received state is {what}"),
             Self::UnknownBucket(name) => write!(
                 f,
                 "snapshot is foreign or newer: bucket {name:?} is not known"

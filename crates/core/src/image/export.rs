@@ -29,9 +29,25 @@ pub struct ImageStream {
     taken: usize,
 }
 
+/// What the rows of a state go into, table by table in order.
+pub(super) trait RowSink {
+    fn bucket(&mut self, table: Table) -> Result<(), ImageError>;
+    fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), ImageError>;
+}
+
+impl<W: Write> RowSink for ImageWriter<W> {
+    fn bucket(&mut self, table: Table) -> Result<(), ImageError> {
+        Ok(ImageWriter::bucket(self, table.name().as_bytes())?)
+    }
+
+    fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), ImageError> {
+        Ok(ImageWriter::row(self, key, value)?)
+    }
+}
+
 /// How far the tables were read.
 #[derive(Clone, Debug, Default)]
-struct Rows {
+pub(super) struct Rows {
     /// Place in [`Table::ALL`].
     table: usize,
     begun: bool,
@@ -204,17 +220,25 @@ impl std::fmt::Debug for ImageStream {
 }
 
 impl Rows {
+    /// Begins, for a member: the running digest is among the rows.
+    pub(super) fn for_member() -> Self {
+        Self {
+            digest: true,
+            ..Self::default()
+        }
+    }
+
     /// Hands some rows on; false when there are no more tables.
-    fn step<W: Write>(
+    pub(super) fn step(
         &mut self,
         txn: &ReadTxn,
-        image: &mut ImageWriter<W>,
+        image: &mut impl RowSink,
     ) -> Result<bool, ImageError> {
         let Some(table) = Table::ALL.get(self.table).copied() else {
             return Ok(false);
         };
         if !self.begun {
-            image.bucket(table.name().as_bytes())?;
+            image.bucket(table)?;
             self.begun = true;
         }
         let more = match table {
@@ -231,11 +255,7 @@ impl Rows {
         Ok(true)
     }
 
-    fn revisions<W: Write>(
-        &mut self,
-        txn: &ReadTxn,
-        image: &mut ImageWriter<W>,
-    ) -> Result<bool, ImageError> {
+    fn revisions(&mut self, txn: &ReadTxn, image: &mut impl RowSink) -> Result<bool, ImageError> {
         let (mut rows, mut bytes) = (0, 0);
         let mut last = None;
         let mut written = Ok(());
@@ -261,11 +281,11 @@ impl Rows {
         Ok(true)
     }
 
-    fn others<W: Write>(
+    fn others(
         &mut self,
         table: Table,
         txn: &ReadTxn,
-        image: &mut ImageWriter<W>,
+        image: &mut impl RowSink,
     ) -> Result<bool, ImageError> {
         let from = self
             .last
@@ -290,11 +310,7 @@ impl Rows {
         Ok(more)
     }
 
-    fn digest_row<W: Write>(
-        &mut self,
-        txn: &ReadTxn,
-        image: &mut ImageWriter<W>,
-    ) -> Result<(), ImageError> {
+    fn digest_row(&mut self, txn: &ReadTxn, image: &mut impl RowSink) -> Result<(), ImageError> {
         let applied = txn.applied();
         if std::mem::take(&mut self.digest) {
             image.row(DIGEST_KEY, &digest_row(applied.index, applied.digest))?;

@@ -11,11 +11,11 @@ use super::ImageError;
 use super::check::{ImageFacts, tables};
 
 /// Bytes of rows at which a batch ends, which is written in one transaction.
-const BATCH_BYTES: usize = 8 << 20;
+pub(super) const BATCH_BYTES: usize = 8 << 20;
 /// Rows at which a batch ends.
-const BATCH_ROWS: usize = 50_000;
+pub(super) const BATCH_ROWS: usize = 50_000;
 /// What a row counts besides its bytes.
-const ROW_BYTES: usize = 96;
+pub(super) const ROW_BYTES: usize = 96;
 
 /// How an image goes into a backend.
 #[derive(Clone, Debug, Default)]
@@ -92,9 +92,11 @@ pub(super) fn import_image_by(
         without: &import.without,
         facts: ImageFacts::default(),
     };
+    backend.begin_filling();
     carrier.carry(&mut || batches.next(), &mut |rows| {
         backend.append_rows(rows).map_err(ImageError::Backend)
     })?;
+    backend.end_filling();
     let facts = batches.facts;
     let applied = import.applied.unwrap_or(Applied {
         index: facts.consistent_index,
@@ -165,6 +167,6 @@ impl Batches<'_> {
     }
 }
 
-fn is_position(table: Table, key: &[u8]) -> bool {
+pub(super) fn is_position(table: Table, key: &[u8]) -> bool {
     table == Table::Meta && (key == CONSISTENT_INDEX_KEY || key == TERM_KEY)
 }

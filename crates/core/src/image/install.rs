@@ -8,7 +8,7 @@ use quorate_disk::Disk;
 use quorate_snap::ImageReader;
 
 use super::import::import_image_by;
-use super::{BACKEND_FILE, Carrier, ImageError, Import, InTurn};
+use super::{BACKEND_FILE, Carrier, ImageError, Import, InTurn, received_file};
 use crate::{DIGEST_KEY, digest_of_row};
 
 /// Name of the new database until it is whole.
@@ -79,6 +79,47 @@ pub fn install_image_by(
     disk.sync_dir(snap_dir).map_err(io(snap_dir))?;
     disk.remove_file(&image_path).map_err(io(&image_path))?;
     Backend::open(disk.clone(), &finished, options).map_err(ImageError::Backend)
+}
+
+/// Puts the database that was made of a state while it arrived in the place of the one that is there, and opens it; `None` when
+/// there is none for that index, but perhaps an image.
+///
+/// # Errors
+/// As [`install_image`].
+///
+/// # Durability
+/// A crash leaves the old database and the received one, or the latter in the former's place.
+pub fn install_received(
+    disk: &Arc<dyn Disk>,
+    snap_dir: &Path,
+    index: u64,
+    options: quorate_backend::Options,
+) -> Result<Option<Backend>, ImageError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        |source| ImageError::Io { path, source }
+    };
+    let received = snap_dir.join(received_file(index));
+    let finished = snap_dir.join(BACKEND_FILE);
+    if !disk.exists(&received).map_err(io(&received))? {
+        return Ok(None);
+    }
+    let backend = Backend::open(disk.clone(), &received, options).map_err(ImageError::Backend)?;
+    if backend.durable().index < index {
+        return Err(ImageError::Row {
+            bucket: Table::Meta.name().to_owned(),
+            what: "older than its snapshot",
+        });
+    }
+    drop(backend);
+    disk.rename(&received, &finished).map_err(io(&finished))?;
+    disk.sync_dir(snap_dir).map_err(io(snap_dir))?;
+    let image = snap_dir.join(image_file(index));
+    if disk.exists(&image).map_err(io(&image))? {
+        disk.remove_file(&image).map_err(io(&image))?;
+    }
+    let backend = Backend::open(disk.clone(), &finished, options).map_err(ImageError::Backend)?;
+    Ok(Some(backend))
 }
 
 /// Reads where the image is, and the digest if it says so.

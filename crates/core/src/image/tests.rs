@@ -14,7 +14,7 @@ use super::*;
 
 const IMAGE: &str = "/backup";
 
-fn new_disk() -> Arc<dyn Disk> {
+pub(super) fn new_disk() -> Arc<dyn Disk> {
     let disk = SimDisk::new(3);
     disk.create_dir_all(Path::new("/data")).unwrap();
     Arc::new(disk)
@@ -25,7 +25,7 @@ fn open(disk: &Arc<dyn Disk>, path: &str) -> Backend {
 }
 
 /// A backend with rows in every table, the last of them not flushed.
-fn sample(disk: &Arc<dyn Disk>) -> Backend {
+pub(super) fn sample(disk: &Arc<dyn Disk>) -> Backend {
     let backend = open(disk, "/data/db");
     for index in 5..305_u64 {
         let mut txn = backend.begin_apply(index, 2);
@@ -103,7 +103,7 @@ fn store(disk: &dyn Disk, bytes: &[u8]) {
     file.write_all_at(bytes, 0).unwrap();
 }
 
-fn all_rows(backend: &Backend) -> Vec<(Table, Bytes, Bytes)> {
+pub(super) fn all_rows(backend: &Backend) -> Vec<(Table, Bytes, Bytes)> {
     let txn = backend.read().unwrap();
     Table::ALL
         .into_iter()

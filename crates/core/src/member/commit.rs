@@ -301,6 +301,15 @@ impl Member {
         self.start_compaction();
     }
 
+    /// Notes, the first time, that the cluster knows what this member publishes of itself.
+    pub(super) fn finish_publishing(&mut self) {
+        if self.published != Publication::Done {
+            self.published = Publication::Done;
+            self.actions.notices.push(Notice::Published);
+            self.actions.ready = true;
+        }
+    }
+
     fn finish_replies(
         &mut self,
         replies: Vec<(Waiter, Result<Applied, Error>)>,
@@ -318,11 +327,7 @@ impl Member {
                     Err(error) => self.reply(token, Outcome::Failed(error)),
                     Ok(applied) => self.reply_applied(token, &request, applied),
                 },
-                Waiter::Publish => {
-                    self.published = Publication::Done;
-                    self.actions.notices.push(Notice::Published);
-                    self.actions.ready = true;
-                }
+                Waiter::Publish => self.finish_publishing(),
                 Waiter::Alarm(callers) => self.actions.replies.extend(callers),
                 Waiter::AutoCompaction(revision) => self.finish_auto_compaction(revision, &result),
                 Waiter::Renewal(id, token) => self.renew(token, id),

@@ -4,10 +4,16 @@
 //!
 //! | state found | killed | action |
 //! |---|---|---|
-//! | image, no mark in the log | before the snapshot file and the mark were durable | the image is deleted; the old state goes on |
+//! | image or received database under a temporary name | before it was whole and durable | it is deleted; the old state goes on |
+//! | image or received database, no mark in the log | before the snapshot file and the mark were durable | it is deleted; the old state goes on |
+//! | mark in the log, database behind it, received database | before the database was replaced | the start renames the received one over it |
 //! | mark in the log, database behind it, image | before the database was replaced | the start replaces it with the image |
 //! | mark in the log, database at it | after that | the start goes on; an image still there is deleted |
-//! | mark in the log, database behind it, no image | never | the start refuses |
+//! | mark in the log, database behind it, neither | never | the start refuses |
+//!
+//! A received database needs no image beside it: it gets its name when all of it, the index and term of the log included, is
+//! synced, which is when an image would get its own, and before raft knows of it. From then on it is what the image would be
+//! made into, and takes the database's name in one rename.
 use quorate_proto::{MemberId, raftpb};
 use quorate_wal::Batch;
 
@@ -122,6 +128,7 @@ impl Member {
         self.node.mut_store().set_snapshot_at(Some(position));
         self.replace_compactions();
         self.show_cluster();
+        self.find_published();
         self.view.set_alarms(self.stores.alarm_list());
         self.view.set_applied(applied.index);
         self.actions.peers.push(PeerChange::Clear);
@@ -140,6 +147,20 @@ impl Member {
         }
         self.drive();
         old
+    }
+
+    /// Ends the wait for what this member publishes of itself when the snapshot has it: the entry may be one of those that it
+    /// stands for, which will not be applied here.
+    fn find_published(&mut self) {
+        let config = &self.config;
+        let is_there = self.stores.cluster.members().any(|member| {
+            member.id == config.member_id.0
+                && member.name == config.name
+                && member.client_urls == config.client_urls
+        });
+        if is_there {
+            self.finish_publishing();
+        }
     }
 
     /// Links to all members as they are.

@@ -131,8 +131,10 @@ impl Member {
             Waiter::Downgrade(token, DowngradeAction::Cancel) => self.reply(token, Outcome::Done),
             // They were refused already, whatever becomes of the alarm.
             Waiter::Alarm(callers) => self.actions.replies.extend(callers),
-            Waiter::Publish => self.published = Publication::NotYet,
-            Waiter::AutoCompaction(_) | Waiter::Internal => {}
+            Waiter::Publish if self.published != Publication::Done => {
+                self.published = Publication::NotYet;
+            }
+            Waiter::Publish | Waiter::AutoCompaction(_) | Waiter::Internal => {}
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_backend::{Backend, Revision, Table};
-use quorate_core::{CONF_STATE_KEY, ImageStream};
+use quorate_core::{CONF_STATE_KEY, Filling, ImageStream, StateReader, StateStream};
 use quorate_disk::{CrashPolicy, Disk, SimDisk};
 use quorate_proto::mvccpb::KeyValue;
 use quorate_proto::raftpb::{Snapshot as RaftSnapshot, SnapshotMetadata};
@@ -102,17 +102,30 @@ fn rows(backend: &Backend) -> Rows {
     Table::ALL.into_iter().flat_map(of).filter(digest).collect()
 }
 
-/// The leader's state at an entry: its rows and its image.
-fn state_of_leader(index: u64) -> (Rows, Vec<u8>) {
+/// How a state travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Image,
+    State,
+}
+
+/// The leader's state at an entry: its rows and what is sent of it.
+fn state_of_leader(index: u64, form: Form) -> (Rows, Vec<u8>) {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(2));
     disk.create_dir_all(Path::new("/leader")).unwrap();
     let path = Path::new("/leader/db");
     let backend = Backend::open(disk, path, options().backend).unwrap();
     apply(&backend, index, TERM);
-    let mut image = Vec::new();
-    let mut stream = ImageStream::open_for_member(backend.read().unwrap()).unwrap();
-    stream.read_to_end(&mut image).unwrap();
-    (rows(&backend), image)
+    let mut sent = Vec::new();
+    let txn = backend.read().unwrap();
+    let read = match form {
+        Form::Image => ImageStream::open_for_member(txn)
+            .unwrap()
+            .read_to_end(&mut sent),
+        Form::State => StateStream::new(txn).read_to_end(&mut sent),
+    };
+    read.unwrap();
+    (rows(&backend), sent)
 }
 
 /// What may be found after a crash.
@@ -120,26 +133,29 @@ struct World {
     /// A member with an old state.
     disk: SimDisk,
     states: BTreeMap<u64, Rows>,
-    images: BTreeMap<u64, Vec<u8>>,
+    form: Form,
+    /// What was sent of them.
+    sent: BTreeMap<u64, Vec<u8>>,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(form: Form) -> Self {
         let disk = SimDisk::new(1);
         let opened = open(&disk).unwrap();
         apply(&opened.stores.backend, OLD, 1);
         let mut states = BTreeMap::from([(OLD, rows(&opened.stores.backend))]);
-        let mut images = BTreeMap::new();
+        let mut sent = BTreeMap::new();
         drop(opened);
         for index in [FIRST, SECOND] {
-            let (rows, image) = state_of_leader(index);
+            let (rows, bytes) = state_of_leader(index, form);
             states.insert(index, rows);
-            images.insert(index, image);
+            sent.insert(index, bytes);
         }
         Self {
             disk: disk.crash(&CrashPolicy::KeepAll),
             states,
-            images,
+            form,
+            sent,
         }
     }
 
@@ -150,7 +166,7 @@ impl World {
         let mut opened = open(&disk).unwrap();
         let path = |index: u64| Path::new(SNAP_DIR).join(image_file(index));
         // The second one comes while the first is not installed yet. The leader said an older index than its images have.
-        for (index, image) in &self.images {
+        for (index, image) in self.sent.iter().filter(|_| self.form == Form::Image) {
             disk.poke(&path(index - 3), image.clone()).unwrap();
         }
         if let Some(off_at) = off_at {
@@ -160,11 +176,22 @@ impl World {
             place: Arc::new(opened.place.clone()),
             recovery: Arc::new(options().recovery),
             queue: Queue::default(),
+            passed: Arc::default(),
         };
+        let mut arrived = BTreeMap::new();
+        if self.form == Form::State {
+            for (index, state) in &self.sent {
+                match receive(&opened.place, *index, state) {
+                    Ok(path) => arrived.insert(*index, path),
+                    Err(why) => return (disk, OLD, Err(why)),
+                };
+            }
+        }
         let mut marked = OLD;
-        let done = self.images.keys().try_for_each(|index| {
+        let done = self.sent.keys().try_for_each(|index| {
             let mut message = message_of(*index - 3);
-            installer.align(&mut message, &path(*index - 3))?;
+            let stored = arrived.get(index).cloned();
+            installer.align(&mut message, &stored.unwrap_or_else(|| path(*index - 3)))?;
             assert_eq!(index_of(&message), *index);
             save(&mut opened, *index)?;
             marked = *index;
@@ -199,6 +226,21 @@ impl World {
         }
         assert_eq!(opened.log.snapshot.index.max(OLD), index);
     }
+}
+
+/// Makes a database of a state as it comes.
+fn receive(place: &Place, number: u64, state: &[u8]) -> Result<PathBuf, String> {
+    let text = |e: quorate_core::ImageError| e.to_string();
+    let filling = Filling::begin(&place.disk, &place.snap_dir, number, place.options);
+    let filling = filling.map_err(text)?;
+    let mut reader = StateReader::default();
+    reader.push(state);
+    while let Some(rows) = reader.batch().map_err(text)? {
+        filling.append(&rows).map_err(text)?;
+    }
+    let (rows, state) = reader.finish().map_err(text)?;
+    filling.append(&rows).map_err(text)?;
+    filling.keep(state).map_err(text)
 }
 
 fn message_of(index: u64) -> Message {
@@ -245,7 +287,12 @@ fn save(opened: &mut Opened, index: u64) -> Result<(), String> {
 
 #[test]
 fn power_cut_at_any_operation_leaves_one_whole_state_and_nothing_else() {
-    let world = World::new();
+    for form in [Form::Image, Form::State] {
+        sweep(&World::new(form));
+    }
+}
+
+fn sweep(world: &World) {
     let (disk, marked, done) = world.install(None);
     done.unwrap();
     world.check(&disk.crash(&CrashPolicy::KeepNone), marked);
@@ -266,7 +313,12 @@ fn power_cut_at_any_operation_leaves_one_whole_state_and_nothing_else() {
 
 #[test]
 fn power_cut_at_any_operation_of_the_start_that_finishes_an_install_is_made_up_for() {
-    let world = World::new();
+    for form in [Form::Image, Form::State] {
+        sweep_of_start(&World::new(form));
+    }
+}
+
+fn sweep_of_start(world: &World) {
     // The first moment at which the mark of the second snapshot is durable: its image waits for the start.
     let (disk, ..) = (0..)
         .map(|off_at| world.install(Some(off_at)))

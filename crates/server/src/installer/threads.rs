@@ -6,11 +6,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use quorate_backend::TableRow;
-use quorate_core::{Carrier, ImageError};
+use quorate_core::{Carrier, Filling, ImageError};
 use quorate_mvcc::{Options, Restoring};
 
 /// Batches that wait for the writer or for the index, each; a batch has some MiB.
 const BATCHES_AHEAD_MAX: usize = 3;
+/// Batches after which what was written is brought to the disk.
+const BATCHES_A_SYNC: usize = 4;
 
 /// Reads, writes and makes the key index at the same time, on three threads.
 #[derive(Debug)]
@@ -27,14 +29,52 @@ impl<'a> Threads<'a> {
             passed: None,
         }
     }
+}
 
-    fn index(&self, batches: &Receiver<Arc<Vec<TableRow>>>) -> Option<Restoring> {
-        let mut restoring = Restoring::new(self.options);
-        for rows in batches {
-            restoring.add_rows(&rows).ok()?;
-        }
-        Some(restoring)
+fn index(options: &Options, batches: &Receiver<Arc<Vec<TableRow>>>) -> Option<Restoring> {
+    let mut restoring = Restoring::new(options);
+    for rows in batches {
+        restoring.add_rows(&rows).ok()?;
     }
+    Some(restoring)
+}
+
+/// Fills a database with rows as they come, makes their key index and brings them to the disk, on three threads.
+///
+/// # Errors
+/// When the database cannot be written.
+pub(crate) fn fill(
+    filling: &Filling,
+    options: &Options,
+    batches: &Receiver<Vec<TableRow>>,
+) -> Result<Option<Restoring>, ImageError> {
+    let (to_index, passing) = sync_channel(BATCHES_AHEAD_MAX);
+    let (to_disk, due) = sync_channel(1);
+    let backend = filling.backend();
+    thread::scope(|scope| {
+        let indexing = start(scope, "index-image", move || index(options, &passing))?;
+        let syncing = start(scope, "sync-image", move || {
+            due.iter().try_for_each(|()| backend.write_back())
+        })?;
+        let mut filled = Ok(());
+        for (count, batch) in (1_usize..).zip(batches) {
+            let batch = Arc::new(batch);
+            // An index that gave up takes no more; the rows are written all the same.
+            let _ = to_index.send(Arc::clone(&batch));
+            filled = filling.append(&batch);
+            if filled.is_err() {
+                break;
+            }
+            if count.is_multiple_of(BATCHES_A_SYNC) {
+                // One that is under way takes some of it along.
+                let _ = to_disk.try_send(());
+            }
+        }
+        drop((to_index, to_disk));
+        let synced = join(syncing).map_err(ImageError::Backend);
+        let passed = join(indexing);
+        filled.and(synced).map(|()| passed)
+    })
 }
 
 impl Carrier for Threads<'_> {
@@ -43,12 +83,12 @@ impl Carrier for Threads<'_> {
         read: &mut (dyn FnMut() -> Result<Option<Vec<TableRow>>, ImageError> + Send),
         write: &mut dyn FnMut(&[TableRow]) -> Result<(), ImageError>,
     ) -> Result<(), ImageError> {
-        let this = &*self;
+        let options = self.options;
         let (to_writer, batches) = sync_channel(BATCHES_AHEAD_MAX);
         let (to_index, passing) = sync_channel(BATCHES_AHEAD_MAX);
         let (passed, carried) = thread::scope(|scope| {
             let reading = start(scope, "read-image", move || read_all(read, &to_writer))?;
-            let indexing = start(scope, "index-image", move || this.index(&passing))?;
+            let indexing = start(scope, "index-image", move || index(options, &passing))?;
             let mut written = Ok(());
             for batch in batches {
                 let batch = Arc::new(batch);

@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use quorate_core::{ImageError, ImageMeasure, ImageStream, SnapshotSource, View};
+use quorate_core::{ImageError, ImageMeasure, SnapshotSource, StateStream, View};
 use quorate_proto::MemberId;
 use quorate_rpc::{Pace, give_way};
-use quorate_transport::ImageSource;
+use quorate_transport::{ImageSource, OpenedImage};
 
 use crate::queue::{Event, Queue};
 
@@ -46,7 +46,7 @@ impl States {
 }
 
 impl ImageSource for States {
-    fn open(&self, index: u64) -> io::Result<(u64, Box<dyn Read + Send>)> {
+    fn open(&self, index: u64, to_kindred: bool) -> io::Result<OpenedImage> {
         give_way();
         let source = {
             let mut waiting = self.waiting.lock();
@@ -61,6 +61,16 @@ impl ImageSource for States {
             pace: Pace::new(Arc::clone(&self.view)),
             worked: Duration::ZERO,
         };
+        let queue = self.queue.clone();
+        if to_kindred {
+            let stream = StateStream::new(source.state);
+            let body = Box::new(Paced {
+                stream,
+                worker,
+                queue,
+            });
+            return Ok(OpenedImage { bytes: None, body });
+        }
         let mut measure = ImageMeasure::for_member(source.state);
         let failed = |e: ImageError| {
             end_if_unreadable(&self.queue, &e);
@@ -68,14 +78,13 @@ impl ImageSource for States {
         };
         while worker.work(|| measure.step()).map_err(failed)? {}
         let stream = measure.finish().map_err(failed)?;
-        let bytes = stream.image_bytes();
-        let queue = self.queue.clone();
-        let paced = Paced {
+        let bytes = Some(stream.image_bytes());
+        let body = Box::new(Paced {
             stream,
             worker,
             queue,
-        };
-        Ok((bytes, Box::new(paced)))
+        });
+        Ok(OpenedImage { bytes, body })
     }
 }
 
@@ -108,14 +117,14 @@ impl Worker {
     }
 }
 
-/// An image that is read at a pace.
-struct Paced {
-    stream: ImageStream,
+/// An image, or a state in its place, that is read at a pace.
+struct Paced<S> {
+    stream: S,
     worker: Worker,
     queue: Queue,
 }
 
-impl Read for Paced {
+impl<S: Read> Read for Paced<S> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let stream = &mut self.stream;
         let read = self.worker.work(|| stream.read(buf));

@@ -1,4 +1,5 @@
 //! Between the engine and the links to other members.
+mod arrivals;
 mod digests;
 mod forward;
 mod images;

@@ -10,6 +10,7 @@ use quorate_proto::etcdserverpb as pb;
 use quorate_rpc::Clock;
 use quorate_transport::{ImageDirectory, Parts, Transport};
 
+use super::arrivals::Arrivals;
 use super::receiver::Inlet;
 use super::service::PeerService;
 use super::{Links, Monitor, States, monitor};
@@ -64,7 +65,7 @@ pub(crate) fn start(start: Start<'_>) -> Result<Links, String> {
             timeout,
         }),
         images: Arc::new(states.clone()),
-        store: Arc::new(images),
+        store: Arc::new(Arrivals::new(images, start.installer.clone())),
     };
     let transport = Transport::start(settings(&start), parts, runtime.clone())
         .map_err(|e| format!("cannot start the links to other members: {e}"))?;

@@ -184,6 +184,8 @@ fn begin_stream(
     let body = lane.attach(shared.config.link_timeout, sealed, door);
     let mut answer = begin(body);
     if sealed {
+        // Nobody else asks for them; what is sent next, a snapshot above all, need not find out for itself.
+        peer.link.set_takes_checksums();
         seal(answer.headers_mut(), CRC32);
     }
     Ok(answer)

@@ -1,6 +1,7 @@
 //! Sends a snapshot: its message, then the database's image, read as it goes.
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::codec::encode_message;
 use crate::headers::{TRAILING, seal};
 use crate::link::Link;
 use crate::metrics::Gauge;
-use crate::seam::ImageSource;
+use crate::seam::{ImageSource, OpenedImage};
 use crate::shared::Shared;
 use crate::url::PeerUrl;
 
@@ -94,17 +95,20 @@ pub(crate) fn snapshot_index(message: &Message) -> u64 {
 
 async fn post(shared: &Shared, link: &Link, url: &PeerUrl, message: Message) -> Result<u64, Error> {
     let index = snapshot_index(&message);
+    let takes_checksums = || shared.config.checksums && link.takes_checksums();
+    let to_kindred = takes_checksums();
     let Reading {
         bytes,
         pieces: queue,
+        read,
         ended,
-    } = Reading::begin(&shared.images, index).await?;
+    } = Reading::begin(&shared.images, index, to_kindred).await?;
+    // A member of etcd would store a checksum behind the image as a part of it. Which it is may have come out meanwhile.
+    let sealed = takes_checksums();
     tracing::info!("snapshot-index" = index, bytes, to = %url, "sending database snapshot");
-    // A member of etcd would store a checksum behind the image as a part of it.
-    let sealed = shared.config.checksums && link.is_kindred();
     let mut head = encode_message(message);
     let head = head.copy_to_bytes(head.remaining());
-    let total = bytes + head.len() as u64;
+    let head_bytes = head.len() as u64;
     let body = SnapshotBody::new(head, queue, Arc::clone(&shared.pace), sealed);
     let mut headers = shared.identity.request_headers();
     headers.insert(
@@ -143,21 +147,30 @@ async fn post(shared: &Shared, link: &Link, url: &PeerUrl, message: Message) -> 
         headers: parts.headers,
         body,
     };
-    judge_post(shared, &reply, shared.identity.member_id).map(|()| total)
+    judge_post(shared, &reply, shared.identity.member_id)?;
+    Ok(head_bytes + read.load(Ordering::Relaxed))
 }
 
 /// An image that a thread of its own reads.
 struct Reading {
-    bytes: u64,
+    bytes: Option<u64>,
     pieces: mpsc::Receiver<io::Result<Bytes>>,
+    /// Bytes that were read.
+    read: Arc<AtomicU64>,
     /// Closed when the thread is at the image's end.
     ended: oneshot::Receiver<()>,
 }
 
 impl Reading {
     /// Opens the image of a snapshot and reads ahead. Without a reader of the pieces the thread ends at its next one.
-    async fn begin(images: &Arc<dyn ImageSource>, index: u64) -> Result<Self, Error> {
+    async fn begin(
+        images: &Arc<dyn ImageSource>,
+        index: u64,
+        to_kindred: bool,
+    ) -> Result<Self, Error> {
         let images = Arc::clone(images);
+        let read = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&read);
         let (opened, is_opened) = oneshot::channel();
         let (pieces, queue) = mpsc::channel(PIECES_AHEAD_MAX);
         let (end, ended) = oneshot::channel();
@@ -165,10 +178,10 @@ impl Reading {
         named.spawn(move || {
             let _end = end;
             // Whoever is not there any more needs neither the image nor why there is none.
-            match images.open(index) {
-                Ok((bytes, image)) => {
+            match images.open(index, to_kindred) {
+                Ok(OpenedImage { bytes, body }) => {
                     if opened.send(Ok(bytes)).is_ok() {
-                        read_image(bytes, image, &pieces);
+                        read_image(bytes, body, &pieces, &count);
                     }
                 }
                 Err(error) => drop(opened.send(Err(error))),
@@ -177,6 +190,7 @@ impl Reading {
         Ok(Self {
             bytes: is_opened.await.map_err(|_| Error::Stopped)??,
             pieces: queue,
+            read,
             ended,
         })
     }
@@ -189,12 +203,13 @@ async fn stored_too_late(ended: oneshot::Receiver<()>, patience: Duration) {
     tokio::time::sleep(patience).await;
 }
 
-/// Reads an image to its announced end and passes it on in pieces; an image that is shorter or longer is an error, which
+/// Reads an image to its end, the announced one if there is one, and passes it on in pieces; an image that is shorter or longer is an error, which
 /// breaks the request off, so that the receiver cannot take it for whole.
 fn read_image(
-    bytes: u64,
+    bytes: Option<u64>,
     mut image: Box<dyn Read + Send>,
     pieces: &mpsc::Sender<io::Result<Bytes>>,
+    count: &AtomicU64,
 ) {
     let mut left = bytes;
     loop {
@@ -207,16 +222,19 @@ fn read_image(
                 return;
             }
         };
-        left -= piece.len() as u64;
+        let piece_bytes = piece.len() as u64;
+        left = left.map(|left| left - piece_bytes);
+        count.fetch_add(piece_bytes, Ordering::Relaxed);
         if pieces.blocking_send(Ok(piece)).is_err() {
             return;
         }
     }
 }
 
-fn read_piece(image: &mut dyn Read, left: u64) -> io::Result<Bytes> {
+fn read_piece(image: &mut dyn Read, left: Option<u64>) -> io::Result<Bytes> {
     // One byte more than announced is asked for, to see that nothing follows.
-    let wanted = usize::try_from(left + 1).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+    let wanted = left.and_then(|left| usize::try_from(left + 1).ok());
+    let wanted = wanted.map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
     let mut piece = vec![0; wanted];
     let mut filled = 0;
     while filled < wanted {
@@ -228,7 +246,8 @@ fn read_piece(image: &mut dyn Read, left: u64) -> io::Result<Bytes> {
         }
     }
     let filled_bytes = filled as u64;
-    if filled_bytes > left || (filled < wanted && filled_bytes < left) {
+    let is_wrong = |left| filled_bytes > left || (filled < wanted && filled_bytes < left);
+    if left.is_some_and(is_wrong) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "the image is not as long as announced",

@@ -1,6 +1,6 @@
 //! A member made of a transport and a list of what it was told.
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +12,8 @@ use quorate_proto::etcdserverpb::Member;
 use quorate_proto::raftpb::{Entry, Message, MessageType, Snapshot, SnapshotMetadata};
 use quorate_proto::{ClusterId, LeaseId, MemberId};
 use quorate_transport::{
-    Answer, Config, HashKv, ImageDirectory, ImageSource, ImageStore, Parts, PeerMetrics, Receiver,
-    Refusal, Service, TimeToLive, Transport, Versions,
+    Answer, Config, HashKv, ImageDirectory, ImageSource, ImageStore, OpenedImage, Parts,
+    PeerMetrics, Receiver, Refusal, Service, TimeToLive, Transport, Versions,
 };
 use tokio::runtime::Runtime;
 
@@ -177,7 +177,7 @@ pub(crate) fn image(index: u64, bytes: usize) -> Vec<u8> {
 }
 
 impl ImageSource for Images {
-    fn open(&self, index: u64) -> io::Result<(u64, Box<dyn Read + Send>)> {
+    fn open(&self, index: u64, _: bool) -> io::Result<OpenedImage> {
         let bytes = *self.bytes.lock().unwrap();
         if bytes == 0 {
             return Err(io::ErrorKind::NotFound.into());
@@ -185,7 +185,10 @@ impl ImageSource for Images {
         let claimed = i64::try_from(bytes).unwrap() + *self.missing.lock().unwrap();
         let given = self.given.lock().unwrap().clone();
         let image = io::Cursor::new(given.unwrap_or_else(|| image(index, bytes)));
-        Ok((u64::try_from(claimed).unwrap(), Box::new(image)))
+        Ok(OpenedImage {
+            bytes: Some(u64::try_from(claimed).unwrap()),
+            body: Box::new(image),
+        })
     }
 }
 

@@ -66,7 +66,7 @@ impl Engine {
     /// |---|---|
     /// | the file | opened |
     /// | no file | made under another name, synced, renamed |
-    /// | the other name | a crash while the file was made; made anew |
+    /// | the other name | a crash while the file was made, or making it failed and it could not be removed; made anew |
     pub(crate) fn open(disk: &dyn Disk, path: &Path, options: &Options) -> Result<Opened, Error> {
         match PagedFile::open(disk, path, options) {
             Err(Error::NotFound { .. }) if options.create => {
@@ -81,13 +81,23 @@ impl Engine {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(UNFINISHED_SUFFIX);
         let unfinished = PathBuf::from(unfinished);
-        let pages = PagedFile::create(disk, &unfinished, options.identity)?;
-        let engine = Engine::with_pages(pages, options)?;
-        engine.make_tables()?;
-        drop(engine);
+        let make = || -> Result<(), Error> {
+            let pages = PagedFile::create(disk, &unfinished, options.identity)?;
+            let engine = Engine::with_pages(pages, options)?;
+            engine.make_tables()?;
+            drop(engine);
+            disk.rename(&unfinished, path)
+                .map_err(|source| io_error(path, source))
+        };
+        if let Err(error) = make() {
+            // One that another process makes is locked, and stays.
+            if !matches!(error, Error::Locked { .. }) {
+                let _ = disk.remove_file(&unfinished);
+            }
+            return Err(error);
+        }
         let parent = path.parent().filter(|parent| *parent != Path::new(""));
-        disk.rename(&unfinished, path)
-            .and_then(|()| disk.sync_dir(parent.unwrap_or(Path::new("."))))
+        disk.sync_dir(parent.unwrap_or(Path::new(".")))
             .map_err(|source| io_error(path, source))
     }
 
@@ -205,6 +215,7 @@ impl Engine {
         applied: Applied,
         before: State,
     ) -> Result<State, Error> {
+        self.pages.set_filling(false);
         let mut state = State { applied, ..before };
         self.write(|txn| {
             for layer in layers {
@@ -218,6 +229,7 @@ impl Engine {
 
     /// Does the work of a maintenance transaction.
     pub(crate) fn maintain(&self, work: &Work, before: State) -> Result<State, Error> {
+        self.pages.set_filling(false);
         let mut state = before;
         self.write(|txn| {
             for table in Table::ALL {

@@ -9,20 +9,19 @@ use crate::state::Applied;
 use crate::table::{Table, TableRow, is_consistent_index_key};
 
 impl Backend {
-    /// Begins to fill a new file: until [`end_filling`](Self::end_filling) nothing waits for the disk, and a crash leaves a file
-    /// of no use, which its name must say.
+    /// Begins to fill a new file: nothing waits for the disk, and a crash leaves a file of no use, which its name must say. The
+    /// first flush or maintenance ends it, and makes all of the file durable.
+    ///
+    /// # Panics
+    /// When something was applied already.
     pub fn begin_filling(&self) {
-        self.set_filling(true);
-    }
-
-    /// Ends it: the next commit makes all of the file durable.
-    pub fn end_filling(&self) {
-        self.set_filling(false);
-    }
-
-    fn set_filling(&self, is_filling: bool) {
         let file = self.shared.file.lock();
-        file.engine.pages().set_filling(is_filling);
+        assert!(self.is_new(), "a file in use is filled");
+        file.engine.pages().set_filling(true);
+    }
+
+    fn is_new(&self) -> bool {
+        self.shared.view.read().applied == Applied::default()
     }
 
     /// Brings to the disk what a file being filled has so far, beside whoever appends, so that the end does not wait for all.
@@ -48,10 +47,7 @@ impl Backend {
     pub fn append_rows(&self, rows: &[TableRow]) -> Result<(), Error> {
         let shared = &*self.shared;
         let mut file = shared.file.lock();
-        assert!(
-            shared.view.read().applied == Applied::default(),
-            "rows are appended to a file in use"
-        );
+        assert!(self.is_new(), "rows are appended to a file in use");
         let mut newest = None;
         for (table, key, _) in rows {
             assert!(

@@ -3,7 +3,8 @@
 use crate::support::{Model, disk, flush, open, read_all};
 use bytes::Bytes;
 use quorate_backend::{Applied, Backend, Error, Revision, Table, TableRow};
-use quorate_disk::CrashPolicy;
+use quorate_disk::{CrashPolicy, Disk as _, Fault, OperationKind, SimDisk};
+use std::path::Path;
 
 /// Rows of three tables in order, of which those from `first` on are the second half.
 fn rows(first: i64, count: i64) -> Vec<TableRow> {
@@ -93,7 +94,7 @@ fn rows_are_not_appended_to_a_file_in_use() {
 fn a_power_loss_leaves_whole_batches() {
     let sound = disk(1);
     let (first, second) = (rows(1, 40), rows(41, 40));
-    let fill = |disk: &quorate_disk::SimDisk, done: &mut usize| -> Result<(), Error> {
+    let fill = |disk: &SimDisk, done: &mut usize| -> Result<(), Error> {
         let backend = open(disk)?;
         for batch in [&first, &second] {
             backend.append_rows(batch)?;
@@ -117,5 +118,93 @@ fn a_power_loss_leaves_whole_batches() {
             let is_whole = states[done..].iter().take(2).any(|state| *state == found);
             assert!(is_whole, "operation {at}, {policy:?}, {done} done");
         }
+    }
+}
+
+#[test]
+fn what_is_filled_is_durable_with_the_first_flush_and_not_before() {
+    let rows = rows(1, 400);
+    let disk = disk(1);
+    let filled = open(&disk).unwrap();
+    filled.begin_filling();
+    let syncs = |disk: &SimDisk| {
+        let trace = disk.take_trace();
+        trace
+            .iter()
+            .filter(|o| o.kind == OperationKind::Sync)
+            .count()
+    };
+    disk.start_trace();
+    for rows in rows.chunks(100) {
+        filled.append_rows(rows).unwrap();
+    }
+    assert_eq!(syncs(&disk), 0, "nothing waits for the disk");
+    assert_eq!(all_of(&filled), model(&rows), "and all is read");
+    disk.start_trace();
+    filled.write_back().unwrap();
+    assert_eq!(syncs(&disk), 1);
+    filled.begin_apply(9, 2).commit(5);
+    flush(&filled);
+    let crashed = disk.crash(&CrashPolicy::KeepNone);
+    let found = open(&crashed).unwrap();
+    assert_eq!(found.durable().index, 9);
+    let mut read = all_of(&found);
+    read.tables.remove(&Table::Meta);
+    assert_eq!(read.tables, model(&rows).tables);
+}
+
+#[test]
+fn maintenance_ends_filling_too() {
+    let disk = disk(1);
+    let filled = open(&disk).unwrap();
+    filled.begin_filling();
+    filled.append_rows(&rows(1, 50)).unwrap();
+    let mut txn = filled.maintenance().unwrap();
+    txn.put(Table::Auth, b"k", Bytes::from_static(b"v"));
+    txn.commit().unwrap();
+    let found = open(&disk.crash(&CrashPolicy::KeepNone)).unwrap();
+    assert_eq!(all_of(&found), all_of(&filled));
+}
+
+#[test]
+fn nothing_is_durable_after_writing_back_failed() {
+    let disk = disk(1);
+    let filled = open(&disk).unwrap();
+    filled.begin_filling();
+    filled.append_rows(&rows(1, 50)).unwrap();
+    disk.inject_next(OperationKind::Sync, Fault::Fail);
+    let error = filled.write_back().unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    filled.begin_apply(9, 2).commit(5);
+    filled.seal().unwrap().run().unwrap_err();
+    assert_eq!(filled.durable(), Applied::default());
+    assert!(filled.is_poisoned());
+}
+
+#[test]
+#[should_panic(expected = "a file in use is filled")]
+fn a_file_in_use_is_not_filled() {
+    let backend = open(&disk(1)).unwrap();
+    backend.begin_apply(1, 1).commit(0);
+    backend.begin_filling();
+}
+
+#[test]
+fn a_file_that_cannot_be_made_leaves_nothing() {
+    for kind in [
+        OperationKind::SetLen,
+        OperationKind::Write,
+        OperationKind::Sync,
+        OperationKind::Rename,
+    ] {
+        let disk = disk(1);
+        let before = disk.read_dir(Path::new("/data")).unwrap();
+        disk.inject_next(kind, Fault::Fail);
+        open(&disk).unwrap_err();
+        assert_eq!(
+            disk.read_dir(Path::new("/data")).unwrap(),
+            before,
+            "{kind:?}"
+        );
     }
 }

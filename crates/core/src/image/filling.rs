@@ -1,4 +1,5 @@
 //! A database that is made of a state while it arrives.
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,16 +72,18 @@ impl Filling {
         self.backend.clone()
     }
 
-    /// Gives the database its place in the log, makes it durable under its index's name and returns where it is. One that is
-    /// there already stays. All other handles must be gone.
+    /// Gives the database its place in the log, makes it durable under its index's name and returns where it is. All other
+    /// handles must be gone.
     ///
     /// # Errors
-    /// When that cannot be done; nothing is left then.
+    /// When that cannot be done, or one of that index is there already, which stays: somebody goes by it, or removes it soon.
+    /// Nothing else is left then.
     ///
     /// # Durability
     /// The database and its name are durable when it returns. A crash before leaves a name that says it is of no use.
     pub fn keep(self, state: ReceivedState) -> Result<PathBuf, ImageError> {
-        let Self { backend, file } = self;
+        // Closed before its file goes.
+        let Self { file, backend } = self;
         finish(&backend, state.applied)?;
         drop(backend);
         file.keep(state.applied.index)
@@ -89,7 +92,6 @@ impl Filling {
 
 /// Makes all rows of a database that was filled durable, and with them how far the log is applied.
 fn finish(backend: &Backend, applied: Applied) -> Result<(), ImageError> {
-    backend.end_filling();
     backend
         .begin_apply(applied.index, applied.term)
         .commit(applied.digest);
@@ -102,21 +104,21 @@ fn finish(backend: &Backend, applied: Applied) -> Result<(), ImageError> {
 
 impl Unfinished {
     fn keep(&self, index: u64) -> Result<PathBuf, ImageError> {
-        let io = |path: &Path| {
+        let at = |path: &Path| {
             let path = path.to_owned();
             |source| ImageError::Io { path, source }
         };
         let kept = self.snap_dir.join(received_file(index));
-        if self.disk.exists(&kept).map_err(io(&kept))? {
-            return Ok(kept);
+        if self.disk.exists(&kept).map_err(at(&kept))? {
+            return Err(at(&kept)(io::ErrorKind::AlreadyExists.into()));
         }
-        self.disk.rename(&self.path, &kept).map_err(io(&kept))?;
+        self.disk.rename(&self.path, &kept).map_err(at(&kept))?;
         let synced = self.disk.sync_dir(&self.snap_dir);
         if synced.is_err() {
             // What stays, its name or this one, is removed at the next start.
             let _ = self.disk.remove_file(&kept);
         }
-        synced.map_err(io(&self.snap_dir))?;
+        synced.map_err(at(&self.snap_dir))?;
         Ok(kept)
     }
 

@@ -96,7 +96,6 @@ pub(super) fn import_image_by(
     carrier.carry(&mut || batches.next(), &mut |rows| {
         backend.append_rows(rows).map_err(ImageError::Backend)
     })?;
-    backend.end_filling();
     let facts = batches.facts;
     let applied = import.applied.unwrap_or(Applied {
         index: facts.consistent_index,

@@ -23,6 +23,7 @@ use crate::{CONF_STATE_KEY, DIGEST_KEY, digest_of_row};
 
 /// What a state begins with; the last byte is the version. An image begins with eight zeros.
 const MAGIC: &[u8; 8] = b"QUORROW\x01";
+const VERSION_BYTES: usize = 1;
 const TABLE: u8 = 1;
 const ROW: u8 = 2;
 const END: u8 = 3;
@@ -164,10 +165,14 @@ pub struct ReceivedState {
 }
 
 impl StateReader {
-    /// Says whether these first bytes are those of a state; there must be eight.
+    /// Bytes from the beginning that say whether it is a state.
+    pub const BEGIN_BYTES: usize = MAGIC.len() - VERSION_BYTES;
+
+    /// Says whether these first bytes, at least [`Self::BEGIN_BYTES`], are those of a state, be it of a version that is not
+    /// known here: that one is refused, and its sender goes on with an image.
     #[must_use]
     pub fn is_state(begin: &[u8]) -> bool {
-        begin.starts_with(MAGIC)
+        begin.starts_with(&MAGIC[..Self::BEGIN_BYTES])
     }
 
     /// Takes more bytes in.

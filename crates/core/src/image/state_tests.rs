@@ -172,17 +172,25 @@ fn states_that_no_member_sends_are_refused() {
         assert!(text.contains(why), "{text} instead of {why}");
     }
     assert!(refusal(b"QUORROW\x02").contains("not a state that is known"));
+    assert!(
+        StateReader::is_state(b"QUORROW\x02"),
+        "refused, not stored as an image"
+    );
     assert!(!StateReader::is_state(&[0; 8]));
 }
 
 #[test]
-fn database_of_the_same_state_that_is_there_stays() {
+fn database_of_the_same_state_that_is_there_stays_and_no_other_is_taken() {
     let disk = new_disk();
     let backend = sample(&disk);
     let state = sent(&backend);
     let path = receive(&disk, &state, 1 << 16).unwrap();
     let kept = Backend::open(Arc::clone(&disk), &path, Options::default()).unwrap();
-    assert_eq!(receive(&disk, &state, 1 << 16).unwrap(), path);
+    let refused = receive(&disk, &state, 1 << 16).unwrap_err();
+    assert!(
+        matches!(&refused, ImageError::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists),
+        "{refused}"
+    );
     assert_eq!(names(&disk).len(), 2);
     assert_eq!(kept.durable(), backend.applied());
 }

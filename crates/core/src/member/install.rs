@@ -135,6 +135,8 @@ impl Member {
         self.add_peers();
         self.actions.published = true;
         self.actions.release_log = Some(position.index);
+        // What came of the same snapshot while it was being installed was kept, and is of no use any more.
+        self.actions.unused_images.push(position.index);
         self.actions.notices.push(Notice::SnapshotInstalled {
             index: position.index,
             applied_before,

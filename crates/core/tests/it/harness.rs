@@ -30,6 +30,9 @@ pub(crate) struct Harness {
     pub(crate) ready: bool,
     pub(crate) saved_snapshots: Vec<u64>,
     pub(crate) released: u64,
+    /// The snapshot that is to be installed, and what of its kind is of no use.
+    pub(crate) install: Option<u64>,
+    pub(crate) unused_images: Vec<u64>,
     next_token: u64,
 }
 
@@ -184,6 +187,8 @@ impl Harness {
             ready: false,
             saved_snapshots: Vec::new(),
             released: 0,
+            install: None,
+            unused_images: Vec::new(),
             next_token: 1,
         };
         harness.collect();
@@ -206,6 +211,8 @@ impl Harness {
                 compact,
                 save_snapshots,
                 release_log,
+                install,
+                unused_images,
                 ready,
                 fatal,
                 ..
@@ -214,6 +221,8 @@ impl Harness {
             self.unsynced.extend(persist);
             self.replies.extend(replies);
             self.ready |= ready;
+            self.install = install.map(|install| install.index).or(self.install);
+            self.unused_images.extend(unused_images);
             self.released = release_log.unwrap_or(self.released);
             if let Some(index) = release_log {
                 self.wal.release_to(index).unwrap();

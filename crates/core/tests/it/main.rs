@@ -5,4 +5,5 @@ mod elections;
 mod harness;
 mod leases;
 mod member;
+mod publishing;
 mod tally;

@@ -24,6 +24,8 @@ pub(crate) struct Link {
     kindred: AtomicBool,
     /// Whether it has asked for checksums.
     takes_checksums: AtomicBool,
+    /// Whether the last snapshot for it failed, after which the next is one that every member takes.
+    snapshot_failed: AtomicBool,
     /// Since when a link works; `None` while none does.
     active_since: Mutex<Option<Instant>>,
 }
@@ -43,6 +45,7 @@ impl Link {
             paused: AtomicBool::new(false),
             kindred: AtomicBool::new(false),
             takes_checksums: AtomicBool::new(false),
+            snapshot_failed: AtomicBool::new(false),
             active_since: Mutex::new(None),
         })
     }
@@ -67,6 +70,16 @@ impl Link {
 
     pub(crate) fn takes_checksums(&self) -> bool {
         self.takes_checksums.load(Ordering::Relaxed)
+    }
+
+    /// Notes how a snapshot went. A form that only our own kind takes may be of a version that the peer does not know, or
+    /// meet a fault of ours: whatever kept it from arriving, the peer must not stay behind for ever.
+    pub(crate) fn note_snapshot(&self, ok: bool) {
+        self.snapshot_failed.store(!ok, Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot_failed(&self) -> bool {
+        self.snapshot_failed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_kindred(&self) -> bool {

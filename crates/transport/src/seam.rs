@@ -20,7 +20,8 @@ pub trait Receiver: Send + Sync + 'static {
     /// Never a `MsgSnap` with an image; those come by [`Receiver::snapshot`].
     fn messages(&self, messages: Vec<Message>) -> usize;
 
-    /// Takes a `MsgSnap` whose image is stored at `image`, durably.
+    /// Takes a `MsgSnap` whose image is stored at `image`, durably. Called from the thread that stored it, for each that was
+    /// kept, even when its sender is gone meanwhile.
     fn snapshot(&self, message: Message, image: PathBuf);
 
     /// A message to the peer was lost, or is likely to be.
@@ -111,7 +112,7 @@ pub trait ImageSource: Send + Sync + 'static {
     /// Opens the database's image at the index or after it. Called on a thread of its own, which reads the image too.
     ///
     /// A receiver of our own kind may get something else in its place that its [`ImageStore`] understands; what it gets is
-    /// covered by a checksum.
+    /// covered by a checksum. After a snapshot that did not arrive the next one to that receiver is asked for as for any other.
     ///
     /// # Errors
     ///

@@ -95,8 +95,8 @@ async fn take(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
         "receiving database snapshot"
     );
     let _inflight = Gauge::enter(&counters, |counters| &counters.snapshots_being_received);
-    match store(shared, body, rest, seal, index, &counters).await {
-        Ok(image) => {
+    match store(shared, body, rest, seal, message, &counters).await {
+        Ok(()) => {
             let took = began.elapsed();
             tracing::info!(
                 "remote-snapshot-sender-id" = %from,
@@ -104,7 +104,6 @@ async fn take(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
                 "download-took" = ?took,
                 "received and saved database snapshot"
             );
-            shared.receiver.snapshot(message, image);
             counters.snapshot_was_received(took);
             no_content()
         }
@@ -222,15 +221,15 @@ enum Piece {
     End,
 }
 
-/// Stores an image and returns where. Nothing is left of one that breaks off.
+/// Stores an image and hands it on with its message. Nothing is left of one that breaks off.
 async fn store(
     shared: &Shared,
     mut body: Incoming,
     rest: Bytes,
     mut seal: Seal,
-    index: u64,
+    message: Message,
     counters: &Counters,
-) -> Result<PathBuf, Error> {
+) -> Result<(), Error> {
     let Ok(_permit) = shared.receiving.try_acquire() else {
         return Err(Error::Io(io::Error::new(
             io::ErrorKind::ResourceBusy,
@@ -238,8 +237,13 @@ async fn store(
         )));
     };
     let (pieces, queue) = mpsc::channel(PIECES_AHEAD_MAX);
-    let images = Arc::clone(&shared.store);
-    let writing = tokio::task::spawn_blocking(move || write(&*images, queue, index));
+    let (images, receiver) = (Arc::clone(&shared.store), Arc::clone(&shared.receiver));
+    let writing = tokio::task::spawn_blocking(move || {
+        let image = write(&*images, queue, snapshot_index(&message))?;
+        // Here, since nobody may be waiting for the answer any more; what was kept is then still somebody's.
+        receiver.snapshot(message, image);
+        Ok::<_, io::Error>(())
+    });
     let passing = async move {
         let mut data = Some(rest);
         while let Some(piece) = data {
@@ -259,7 +263,8 @@ async fn store(
     // The queue is closed now, so the writer ends; only then is it certain that nothing is left.
     let written = writing.await.map_err(|_| Error::Stopped)?;
     passed?;
-    Ok(written?)
+    written?;
+    Ok(())
 }
 
 fn write(

@@ -51,6 +51,7 @@ pub(crate) async fn send_snapshot<T>(
     let index = snapshot_index(&message);
     let url = link.picker.pick();
     let sent = post(&shared, &link, &url, message).await;
+    link.note_snapshot(sent.is_ok());
     drop(inflight);
     drop(under_way);
     match sent {
@@ -96,7 +97,7 @@ pub(crate) fn snapshot_index(message: &Message) -> u64 {
 async fn post(shared: &Shared, link: &Link, url: &PeerUrl, message: Message) -> Result<u64, Error> {
     let index = snapshot_index(&message);
     let takes_checksums = || shared.config.checksums && link.takes_checksums();
-    let to_kindred = takes_checksums();
+    let to_kindred = takes_checksums() && !link.snapshot_failed();
     let Reading {
         bytes,
         pieces: queue,
@@ -203,8 +204,8 @@ async fn stored_too_late(ended: oneshot::Receiver<()>, patience: Duration) {
     tokio::time::sleep(patience).await;
 }
 
-/// Reads an image to its end, the announced one if there is one, and passes it on in pieces; an image that is shorter or longer is an error, which
-/// breaks the request off, so that the receiver cannot take it for whole.
+/// Reads an image to its end, the announced one if there is one, and passes it on in pieces; an image that is shorter or longer
+/// is an error, which breaks the request off, so that the receiver cannot take it for whole.
 fn read_image(
     bytes: Option<u64>,
     mut image: Box<dyn Read + Send>,

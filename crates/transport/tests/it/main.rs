@@ -7,6 +7,7 @@
 
 mod etcd;
 mod faults;
+mod forms;
 mod kindred;
 mod member;
 mod messages;

@@ -153,6 +153,8 @@ impl Service for Mouth {
 pub(crate) struct Images {
     pub(crate) bytes: Mutex<usize>,
     pub(crate) missing: Mutex<i64>,
+    /// Whether each was opened for one of our own kind.
+    pub(crate) asked: Mutex<Vec<bool>>,
     given: Mutex<Option<Vec<u8>>>,
 }
 
@@ -177,7 +179,8 @@ pub(crate) fn image(index: u64, bytes: usize) -> Vec<u8> {
 }
 
 impl ImageSource for Images {
-    fn open(&self, index: u64, _: bool) -> io::Result<OpenedImage> {
+    fn open(&self, index: u64, to_kindred: bool) -> io::Result<OpenedImage> {
+        self.asked.lock().unwrap().push(to_kindred);
         let bytes = *self.bytes.lock().unwrap();
         if bytes == 0 {
             return Err(io::ErrorKind::NotFound.into());

@@ -26,7 +26,7 @@ pub(crate) struct Installer {
     pub(crate) place: Arc<Place>,
     pub(crate) recovery: Arc<recovery::Options>,
     pub(crate) queue: Queue,
-    /// The key index made of the newest state that arrived, with its index.
+    /// The key index made of the newest state that arrived, with the index whose received database it belongs to.
     pub(crate) passed: Arc<Mutex<Option<(u64, Restoring)>>>,
 }
 
@@ -46,15 +46,25 @@ impl Installer {
     /// Brings a received snapshot in line with its image and hands it to the engine.
     pub(crate) fn receive(&self, mut message: Message, image: PathBuf) {
         self.run("snapshot", move |this| {
-            match this.align(&mut message, &image) {
+            match this.take_in(&mut message, &image) {
                 Ok(()) => this.queue.push(Event::PeerSnapshot(Box::new(message))),
                 Err(why) => {
                     tracing::warn!(error = %why, path = %image.display(), "refused a snapshot from the leader");
-                    // What stays is removed at the next start.
-                    let _ = this.place.disk.remove_file(&image);
                 }
             }
         });
+    }
+
+    /// Brings a message in line with its image; one that is refused leaves nothing.
+    pub(crate) fn take_in(&self, message: &mut Message, image: &Path) -> Result<(), String> {
+        let aligned = self.align(message, image);
+        if aligned.is_err() {
+            let is_of_it = |of: u64| image.ends_with(received_file(of));
+            drop(self.passed.lock().take_if(|(of, _)| is_of_it(*of)));
+            // What stays is removed at the next start.
+            let _ = self.place.disk.remove_file(image);
+        }
+        aligned
     }
 
     fn align(&self, message: &mut Message, image: &Path) -> Result<(), String> {
@@ -107,11 +117,11 @@ impl Installer {
     }
 
     /// Keeps the key index of a state that has arrived, until it is installed or another one arrives.
-    pub(crate) fn note_passed(&self, index: u64, passed: Option<Restoring>) {
-        *self.passed.lock() = passed.map(|passed| (index, passed));
+    pub(crate) fn note_passed(&self, index: u64, passed: Restoring) {
+        *self.passed.lock() = Some((index, passed));
     }
 
-    fn take_passed(&self, index: u64) -> Option<Restoring> {
+    pub(crate) fn take_passed(&self, index: u64) -> Option<Restoring> {
         let passed = self.passed.lock().take_if(|(of, _)| *of == index);
         passed.map(|(_, passed)| passed)
     }
@@ -121,7 +131,7 @@ impl Installer {
         self.run("forget", move |this| this.remove(index));
     }
 
-    fn remove(&self, index: u64) {
+    pub(crate) fn remove(&self, index: u64) {
         drop(self.take_passed(index));
         let disk = &self.place.disk;
         for name in [received_file(index), image_file(index)] {
@@ -143,4 +153,4 @@ impl Installer {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,17 +19,17 @@ use quorate_wal::{Batch, HardState, SnapshotMark};
 use super::*;
 use crate::bootstrap::{Opened, Options, Start};
 
-const SNAP_DIR: &str = "/data/member/snap";
+pub(crate) const SNAP_DIR: &str = "/data/member/snap";
 const OLD: u64 = 1;
-const FIRST: u64 = 50;
-const SECOND: u64 = 70;
+pub(crate) const FIRST: u64 = 50;
+pub(crate) const SECOND: u64 = 70;
 const TERM: u64 = 3;
 /// Rows of a state: enough for several pages.
 const ROWS: i64 = 60;
 
-type Rows = Vec<(Table, Bytes, Bytes)>;
+pub(crate) type Rows = Vec<(Table, Bytes, Bytes)>;
 
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         data_dir: "/data".into(),
         wal_dir: None,
@@ -60,7 +60,7 @@ fn options() -> Options {
     }
 }
 
-fn open(disk: &SimDisk) -> Result<Opened, bootstrap::Error> {
+pub(crate) fn open(disk: &SimDisk) -> Result<Opened, bootstrap::Error> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     bootstrap::open(&disk, &options())
 }
@@ -91,7 +91,7 @@ fn apply(backend: &Backend, index: u64, term: u64) {
     backend.seal().unwrap().run().unwrap();
 }
 
-fn rows(backend: &Backend) -> Rows {
+pub(crate) fn rows(backend: &Backend) -> Rows {
     let txn = backend.read().unwrap();
     let of = |table| {
         let rows = txn.scan(table, Bound::Unbounded, 10_000).unwrap();
@@ -104,13 +104,13 @@ fn rows(backend: &Backend) -> Rows {
 
 /// How a state travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
     Image,
     State,
 }
 
 /// The leader's state at an entry: its rows and what is sent of it.
-fn state_of_leader(index: u64, form: Form) -> (Rows, Vec<u8>) {
+pub(crate) fn state_of_leader(index: u64, form: Form) -> (Rows, Vec<u8>) {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(2));
     disk.create_dir_all(Path::new("/leader")).unwrap();
     let path = Path::new("/leader/db");

@@ -42,12 +42,12 @@ fn index(options: &Options, batches: &Receiver<Arc<Vec<TableRow>>>) -> Option<Re
 /// Fills a database with rows as they come, makes their key index and brings them to the disk, on three threads.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// When the database cannot be written or brought to the disk, or the rows make no sense to the index.
 pub(crate) fn fill(
     filling: &Filling,
     options: &Options,
     batches: &Receiver<Vec<TableRow>>,
-) -> Result<Option<Restoring>, ImageError> {
+) -> Result<Restoring, ImageError> {
     let (to_index, passing) = sync_channel(BATCHES_AHEAD_MAX);
     let (to_disk, due) = sync_channel(1);
     let backend = filling.backend();
@@ -59,8 +59,9 @@ pub(crate) fn fill(
         let mut filled = Ok(());
         for (count, batch) in (1_usize..).zip(batches) {
             let batch = Arc::new(batch);
-            // An index that gave up takes no more; the rows are written all the same.
-            let _ = to_index.send(Arc::clone(&batch));
+            if to_index.send(Arc::clone(&batch)).is_err() {
+                break;
+            }
             filled = filling.append(&batch);
             if filled.is_err() {
                 break;
@@ -73,7 +74,9 @@ pub(crate) fn fill(
         drop((to_index, to_disk));
         let synced = join(syncing).map_err(ImageError::Backend);
         let passed = join(indexing);
-        filled.and(synced).map(|()| passed)
+        // After a failed sync nothing more can be appended, so that is the reason.
+        synced.and(filled)?;
+        passed.ok_or(ImageError::State("of revisions that no store writes"))
     })
 }
 

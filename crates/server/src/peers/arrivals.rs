@@ -13,12 +13,11 @@ use quorate_transport::{ImageDirectory, ImageFile, ImageStore};
 
 use crate::installer::{Installer, fill};
 
-/// Bytes at the beginning that say what it is that arrives.
-const BEGIN_BYTES: usize = 8;
 /// Batches of rows that wait for the database; a batch has some MiB.
 const BATCHES_AHEAD_MAX: usize = 2;
 
-/// Takes what arrives. A state whose arrival begins ends those that are under way: one key index in the making is enough.
+/// Takes what arrives. A state whose arrival begins ends those that are under way, each when more of it comes: one key index in
+/// the making is enough.
 pub(crate) struct Arrivals {
     images: Arc<ImageDirectory>,
     installer: Installer,
@@ -77,7 +76,7 @@ impl ImageFile for Arrival {
         match &mut self.form {
             Form::Unknown(begin) => {
                 begin.extend_from_slice(bytes);
-                if begin.len() < BEGIN_BYTES {
+                if begin.len() < StateReader::BEGIN_BYTES {
                     return Ok(());
                 }
                 let begin = std::mem::take(begin);
@@ -98,7 +97,7 @@ impl ImageFile for Arrival {
         match self.form {
             Form::Unknown(_) => unreachable!("it was decided"),
             Form::Image(image) => image.keep(index),
-            Form::State(state) => state.keep(),
+            Form::State(state) => state.keep(index),
         }
     }
 }
@@ -114,7 +113,7 @@ struct State {
     newest: Arc<AtomicU64>,
 }
 
-type Filled = Result<(Filling, Option<Restoring>), ImageError>;
+type Filled = Result<(Filling, Restoring), ImageError>;
 
 impl State {
     fn begin(installer: &Installer, newest: &Arc<AtomicU64>) -> io::Result<Self> {
@@ -155,17 +154,21 @@ impl State {
     }
 
     /// Waits for what has been made of the rows.
-    fn end(&mut self) -> io::Result<(Filling, Option<Restoring>)> {
+    fn end(&mut self) -> io::Result<(Filling, Restoring)> {
         self.to_filler = None;
         let gone = || io::Error::other("the database is not made any more");
         let filled = self.filler.take().ok_or_else(gone)?.join();
         filled.map_err(|_| gone())?.map_err(io::Error::other)
     }
 
-    fn keep(mut self: Box<Self>) -> io::Result<PathBuf> {
+    /// Makes the database durable. Its key index is noted only then, so that it is that of no other.
+    fn keep(mut self: Box<Self>, index: u64) -> io::Result<PathBuf> {
         let (rows, state) = std::mem::take(&mut self.reader)
             .finish()
             .map_err(io::Error::other)?;
+        if state.applied.index < index {
+            return Err(io::Error::other("the state is older than its message says"));
+        }
         self.pass(rows)?;
         let (filling, passed) = self.end()?;
         let path = filling.keep(state).map_err(io::Error::other)?;
@@ -187,3 +190,6 @@ fn fill_with(installer: &Installer, number: u64, batches: &Receiver<Vec<TableRow
     let passed = fill(&filling, &installer.recovery.kv, batches)?;
     Ok((filling, passed))
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,14 @@
 //! election timeout it hands leadership over, which bounds the wait. Followers are not held up by it. It could be lifted
 //! by applying up to the commit index straight from the log in memory, if the backend were then flushed only as far as the
 //! own log is durable: a database ahead of its log is refused at the next start.
+//!
+//! # In which form a state goes to another member
+//!
+//! To and from members of etcd, and in backups, as etcd's database image ([`ImageStream`], [`install_image`]). Between members of
+//! our own as rows ([`StateStream`], [`StateReader`]), which differs from etcd because a member that is far behind is to catch up
+//! in half of etcd's time: an image must be measured before it is sent and be whole before it is read, rows are read once, and
+//! fill the new database ([`Filling`]) while they come. Either is durable under its name before raft hears of it; what follows is
+//! the same for both.
 
 mod actions;
 mod alarms;

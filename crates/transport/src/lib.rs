@@ -28,6 +28,10 @@
 //! [`Config::checksums`]); towards etcd every byte is etcd's. The same header tells which peers understand
 //! [`Transport::exchange`] and batches of lease renewals.
 //!
+//! Behind the message of a snapshot goes etcd's database image. A peer that has asked for checksums may get something else in its
+//! place, as the [`ImageSource`] likes: an image cannot be taken in before all of it is there, and members of our own are to catch
+//! up in half of etcd's time. A peer that did not take it is sent an image next, and after one that arrived the other form again.
+//!
 //! # Example
 //!
 //! Two members in one process:

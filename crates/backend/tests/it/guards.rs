@@ -4,6 +4,7 @@ use crate::support::{PATH, disk, flush, open, small_options};
 use bytes::Bytes;
 use quorate_backend::{Backend, Error, Identity, Options, Revision, Table};
 use quorate_disk::{Disk, Fault, OperationKind, RealDisk, SimDisk};
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -142,6 +143,22 @@ fn a_missing_file_is_made_only_when_asked() {
     assert!(!disk.exists(Path::new(PATH)).unwrap());
     drop(open(small_options()).unwrap());
     open(options).unwrap();
+}
+
+#[test]
+fn a_file_that_cannot_be_made_leaves_nothing_unfinished() {
+    let mut failed = 0;
+    for fault in [Fault::Fail, Fault::NoSpace] {
+        for at in 0..40 {
+            let disk = disk(1);
+            disk.inject(disk.operations() + at, fault);
+            failed += usize::from(open(&disk).is_err());
+            let names = disk.read_dir(Path::new("/data")).unwrap();
+            let is_unfinished = |name: &OsString| name.to_string_lossy().ends_with(".new");
+            assert!(!names.iter().any(is_unfinished), "{fault:?} at {at}");
+        }
+    }
+    assert!(failed > 10, "{failed}");
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use quorate_backend::{Backend, Options};
-use quorate_disk::Disk;
+use quorate_disk::{Disk, Fault, SimDisk};
 
 use super::tests::{all_rows, new_disk, sample};
 use super::*;
@@ -98,6 +98,36 @@ fn state_that_breaks_off_is_refused_and_leaves_nothing() {
     }
     let more = [&state[..], b"x"].concat();
     assert!(refusal(&more).contains("longer than it says"));
+}
+
+#[test]
+fn state_that_a_failing_disk_cannot_take_leaves_nothing() {
+    let source = new_disk();
+    let backend = sample(&source);
+    let (state, index) = (sent(&backend), backend.applied().index);
+    for fault in [Fault::Fail, Fault::NoSpace] {
+        let mut failed = 0;
+        for at in (0..40).chain((40..).step_by(37)) {
+            let sim = SimDisk::new(3);
+            sim.create_dir_all(Path::new(DIR)).unwrap();
+            sim.inject(sim.operations() + at, fault);
+            let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+            let received = receive(&disk, &state, 1 << 16);
+            let is_over = sim.operations() < at;
+            sim.clear_faults();
+            match received {
+                Ok(_) => assert_eq!(names(&disk), [received_file(index)]),
+                Err(_) => {
+                    failed += 1;
+                    assert!(names(&disk).is_empty(), "{fault:?} at {at}");
+                }
+            }
+            if is_over {
+                break;
+            }
+        }
+        assert!(failed > 10, "{fault:?}: {failed}");
+    }
 }
 
 #[test]

@@ -5,21 +5,23 @@ use std::sync::Arc;
 use prost::Message as _;
 use quorate_backend::{Backend, COPY_SUFFIX, Table};
 use quorate_core::{
-    BACKEND_FILE, CONF_STATE_KEY, Carrier, Cluster, ClusterMember, ImageError, InTurn, LogStart,
-    RECEIVED_END, Stores, image_file, install_image_by, install_received, received_file,
+    BACKEND_FILE, CONF_STATE_KEY, Cluster, ClusterMember, LogStart, RECEIVED_END, Stores,
+    image_file, received_file,
 };
 use quorate_disk::{Disk, File, OpenMode};
 use quorate_proto::raftpb::{ConfChange, ConfChangeType, ConfState};
 use quorate_proto::{ClusterId, MemberId};
-use quorate_snap::{ImageReader, Snapshotter};
+use quorate_snap::Snapshotter;
 use quorate_wal::{Batch, Entry, HardState, Recovered, Wal};
 
 use crate::{alone, recovery};
 
 mod error;
+mod place;
 mod start;
 
 pub use error::Error;
+pub use place::Place;
 pub use start::Start;
 
 /// Where things are and who the member is to be.
@@ -120,12 +122,7 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
         }),
         ..options.backend
     };
-    let place = Place {
-        disk: disk.clone(),
-        snap_dir: snap_dir.clone(),
-        backend_path,
-        options: backend_options,
-    };
+    let place = Place::new(disk, &snap_dir, backend_path, backend_options);
     let backend = open_backend(&place, &recovered)?;
     let mut log = check(&backend, recovered)?;
     if options.alone && has_log {
@@ -179,44 +176,6 @@ fn refuse_lost_log(
     }
 }
 
-/// Where the database of a received snapshot goes.
-#[derive(Clone)]
-pub struct Place {
-    /// Where the files are.
-    pub disk: Arc<dyn Disk>,
-    /// The directory of snapshots and of the database.
-    pub snap_dir: PathBuf,
-    /// The database's path in it.
-    pub backend_path: PathBuf,
-    /// Of the database.
-    pub options: quorate_backend::Options,
-}
-
-impl Place {
-    /// Puts the image of a snapshot, or the database made of it as it came, in the place of the database and opens it.
-    ///
-    /// # Errors
-    /// As [`install_image_by`].
-    pub fn install(&self, index: u64) -> Result<Backend, ImageError> {
-        self.install_by(index, &mut InTurn)
-    }
-
-    /// As [`Self::install`], by a carrier of the rows.
-    ///
-    /// # Errors
-    /// As [`install_image_by`].
-    pub(crate) fn install_by(
-        &self,
-        index: u64,
-        carrier: &mut dyn Carrier,
-    ) -> Result<Backend, ImageError> {
-        if let Some(backend) = install_received(&self.disk, &self.snap_dir, index, self.options)? {
-            return Ok(backend);
-        }
-        install_image_by(&self.disk, &self.snap_dir, index, self.options, carrier)
-    }
-}
-
 /// Opens the database. One that is behind a snapshot from the leader gives way to its image: the member ended before that
 /// was done. Images and copies that nobody needs are removed.
 fn open_backend(place: &Place, recovered: &Recovered) -> Result<Backend, Error> {
@@ -258,65 +217,6 @@ fn open_backend(place: &Place, recovered: &Recovered) -> Result<Backend, Error> 
         }
     }
     Ok(backend)
-}
-
-/// Where an image's database is in the log.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ImagePosition {
-    /// Last entry it holds.
-    pub index: u64,
-    /// That entry's term.
-    pub term: u64,
-    /// The configuration there.
-    pub conf_state: ConfState,
-}
-
-/// Reads where an image is in the log, without looking at the rest.
-///
-/// # Errors
-/// When it is no image, is damaged or does not say.
-pub fn image_position(disk: &dyn Disk, path: &Path) -> Result<ImagePosition, String> {
-    let image = ImageReader::open(disk, path).map_err(|e| e.to_string())?;
-    let (mut index, mut term, mut conf_state) = (None, None, None);
-    for row in image.rows(Table::Meta.name().as_bytes()) {
-        let (key, value) = row.map_err(|e| e.to_string())?;
-        let number = || <[u8; 8]>::try_from(&value[..]).ok().map(u64::from_be_bytes);
-        match &key[..] {
-            quorate_backend::CONSISTENT_INDEX_KEY => index = number(),
-            quorate_backend::TERM_KEY => term = number(),
-            CONF_STATE_KEY => conf_state = parse_conf_state(&value).ok(),
-            _ => {}
-        }
-    }
-    match (index, term, conf_state) {
-        (Some(index), Some(term), Some(conf_state)) => Ok(ImagePosition {
-            index,
-            term,
-            conf_state,
-        }),
-        _ => Err("the image does not say where it is in the log".to_owned()),
-    }
-}
-
-/// Reads where the database made of a received state is in the log.
-///
-/// # Errors
-/// Why it cannot be read or does not say.
-pub fn received_position(place: &Place, path: &Path) -> Result<ImagePosition, String> {
-    let opened = Backend::open(place.disk.clone(), path, place.options);
-    let backend = opened.map_err(|e| e.to_string())?;
-    let txn = backend.read().map_err(|e| e.to_string())?;
-    let conf_state = txn
-        .get(Table::Meta, CONF_STATE_KEY)
-        .map_err(|e| e.to_string())?
-        .and_then(|row| parse_conf_state(&row).ok())
-        .ok_or("the state does not say what its configuration is")?;
-    let applied = backend.durable();
-    Ok(ImagePosition {
-        index: applied.index,
-        term: applied.term,
-        conf_state,
-    })
 }
 
 /// Makes a directory and its name durable, those above it too: a log in a directory that a crash takes away is lost.

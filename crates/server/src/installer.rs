@@ -1,18 +1,17 @@
 //! Threads for what comes with a received snapshot and takes its time: looking into its image, installing it, closing what it
 //! replaces.
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
 use parking_lot::Mutex;
-use quorate_core::{RECEIVED_END, Stores, align_snapshot, image_file, received_file};
+use quorate_core::{Stores, received_file};
 use quorate_mvcc::Restoring;
 use quorate_proto::raftpb::Message;
 
 use threads::Threads;
 
-use crate::bootstrap::{self, Place};
+use crate::bootstrap::Place;
 use crate::queue::{Event, Queue};
 use crate::recovery;
 
@@ -57,7 +56,7 @@ impl Installer {
 
     /// Brings a message in line with its image; one that is refused leaves nothing.
     pub(crate) fn take_in(&self, message: &mut Message, image: &Path) -> Result<(), String> {
-        let aligned = self.align(message, image);
+        let aligned = self.place.align(message, image);
         if aligned.is_err() {
             let is_of_it = |of: u64| image.ends_with(received_file(of));
             drop(self.passed.lock().take_if(|(of, _)| is_of_it(*of)));
@@ -65,26 +64,6 @@ impl Installer {
             let _ = self.place.disk.remove_file(image);
         }
         aligned
-    }
-
-    fn align(&self, message: &mut Message, image: &Path) -> Result<(), String> {
-        let is_state = image.to_string_lossy().ends_with(RECEIVED_END);
-        let facts = if is_state {
-            bootstrap::received_position(&self.place, image)?
-        } else {
-            bootstrap::image_position(self.place.disk.as_ref(), image)?
-        };
-        if !align_snapshot(message, facts.index, facts.term, facts.conf_state) {
-            return Err("its image is older than the message says".to_owned());
-        }
-        let name = if is_state { received_file } else { image_file };
-        let aligned = self.place.snap_dir.join(name(facts.index));
-        if aligned != image {
-            let io = |e: io::Error| e.to_string();
-            self.place.disk.rename(image, &aligned).map_err(io)?;
-            self.place.disk.sync_dir(&self.place.snap_dir).map_err(io)?;
-        }
-        Ok(())
     }
 
     /// Installs a snapshot's image and hands the restored stores to the engine.
@@ -133,16 +112,8 @@ impl Installer {
 
     pub(crate) fn remove(&self, index: u64) {
         drop(self.take_passed(index));
-        let disk = &self.place.disk;
-        for name in [received_file(index), image_file(index)] {
-            let path = self.place.snap_dir.join(name);
-            let removed = match disk.exists(&path) {
-                Ok(true) => disk.remove_file(&path),
-                other => other.map(drop),
-            };
-            if let Err(e) = removed {
-                tracing::warn!(error = %e, index, "cannot remove the image of a snapshot");
-            }
+        if let Err(e) = self.place.remove(index) {
+            tracing::warn!(error = %e, index, "cannot remove the image of a snapshot");
         }
     }
 

@@ -62,7 +62,7 @@ pub fn restore(backend: &Backend, options: &Options) -> Result<Stores, Error> {
 ///
 /// # Errors
 /// As [`restore`].
-pub(crate) fn restore_passed(
+pub fn restore_passed(
     backend: &Backend,
     options: &Options,
     passed: Option<Restoring>,

@@ -139,8 +139,9 @@ impl std::fmt::Debug for StateStream {
 }
 
 /// Takes in a state as it comes, in pieces of any size, and makes checked rows of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct StateReader {
+    batch_rows_max: usize,
     /// What came and is no whole record yet.
     held: BytesMut,
     has_begun: bool,
@@ -164,9 +165,33 @@ pub struct ReceivedState {
     pub rows: u64,
 }
 
+impl Default for StateReader {
+    fn default() -> Self {
+        Self::in_batches_of(BATCH_ROWS)
+    }
+}
+
 impl StateReader {
     /// Bytes from the beginning that say whether it is a state.
     pub const BEGIN_BYTES: usize = MAGIC.len() - VERSION_BYTES;
+
+    /// Begins, with so many rows in a batch at most.
+    #[must_use]
+    pub fn in_batches_of(rows: usize) -> Self {
+        Self {
+            batch_rows_max: rows,
+            held: BytesMut::new(),
+            has_begun: false,
+            has_ended: false,
+            table: None,
+            last_key: Bytes::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            facts: ImageFacts::default(),
+            digest: None,
+            has_conf_state: false,
+        }
+    }
 
     /// Says whether these first bytes, at least [`Self::BEGIN_BYTES`], are those of a state, be it of a version that is not
     /// known here: that one is refused, and its sender goes on with an image.
@@ -193,7 +218,7 @@ impl StateReader {
     /// What is wrong with the state.
     pub fn batch(&mut self) -> Result<Option<Vec<TableRow>>, ImageError> {
         while self.record()? {
-            if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_ROWS {
+            if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= self.batch_rows_max {
                 self.batch_bytes = 0;
                 return Ok(Some(std::mem::take(&mut self.batch)));
             }

@@ -9,7 +9,7 @@ use std::path::Path;
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_backend::{Backend, Revision, Table};
-use quorate_core::{CONF_STATE_KEY, Filling, ImageStream, StateReader, StateStream};
+use quorate_core::{CONF_STATE_KEY, Filling, ImageStream, StateReader, StateStream, image_file};
 use quorate_disk::{CrashPolicy, Disk, SimDisk};
 use quorate_proto::mvccpb::KeyValue;
 use quorate_proto::raftpb::{Snapshot as RaftSnapshot, SnapshotMetadata};
@@ -17,7 +17,7 @@ use quorate_snap::{Snapshot, SnapshotId};
 use quorate_wal::{Batch, HardState, SnapshotMark};
 
 use super::*;
-use crate::bootstrap::{Opened, Options, Start};
+use crate::bootstrap::{self, Opened, Options, Start};
 
 pub(crate) const SNAP_DIR: &str = "/data/member/snap";
 const OLD: u64 = 1;
@@ -191,7 +191,8 @@ impl World {
         let done = self.sent.keys().try_for_each(|index| {
             let mut message = message_of(*index - 3);
             let stored = arrived.get(index).cloned();
-            installer.align(&mut message, &stored.unwrap_or_else(|| path(*index - 3)))?;
+            let image = stored.unwrap_or_else(|| path(*index - 3));
+            installer.place.align(&mut message, &image)?;
             assert_eq!(index_of(&message), *index);
             save(&mut opened, *index)?;
             marked = *index;

@@ -7,7 +7,6 @@ use quorate_disk::{CrashPolicy, Disk, Fault, OperationKind, SimDisk};
 use quorate_proto::raftpb::{Message, Snapshot, SnapshotMetadata};
 
 use super::*;
-use crate::bootstrap::received_position;
 use crate::installer::tests::{
     FIRST, Form as SentForm, Rows, SECOND, SNAP_DIR, open, options, rows, state_of_leader,
 };
@@ -86,7 +85,7 @@ fn state_becomes_a_database_with_its_key_index_and_an_image_is_stored() {
     let (rows_sent, sent) = state(FIRST);
     let path = world.arrive(&sent, FIRST - 3).unwrap();
     assert_eq!(path, Path::new(SNAP_DIR).join(received(FIRST)));
-    let position = received_position(&world.installer.place, &path).unwrap();
+    let position = world.installer.place.received_position(&path).unwrap();
     assert_eq!(position.index, FIRST);
     let crashed: Arc<dyn Disk> = Arc::new(world.disk.crash(&CrashPolicy::KeepNone));
     let options = world.installer.place.options;

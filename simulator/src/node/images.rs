@@ -1,40 +1,72 @@
-//! Images of snapshots: made where they are sent, stored and aligned where they are received.
-use std::io::{self, Read as _};
+//! Images of snapshots, and states in their place: made where they are sent, stored and aligned where they are received.
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use quorate_core::{ImageError, ImageStream, SnapshotSource, align_snapshot};
+use quorate_core::{ImageError, ImageStream, SnapshotSource, StateStream};
 use quorate_disk::{Disk as _, OpenMode};
 use quorate_proto::raftpb::Message;
-use quorate_server::bootstrap::image_position;
 
 use super::Machine;
 use super::start::UNFINISHED_IMAGE;
 
-/// An image on its way.
-pub(crate) type Image = Bytes;
+/// An image on its way, or a state.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pub(crate) bytes: Bytes,
+    /// Whether it is a state.
+    pub(crate) is_state: bool,
+    pub(crate) end: End,
+}
 
-/// Reads the whole image that a state stands for.
+/// How what is on its way ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// As it was sent.
+    Whole,
+    /// Before its end.
+    Cut,
+    /// With a checksum that is wrong.
+    Wrong,
+}
+
+/// Reads the whole image of the state of a snapshot, or that state itself.
 ///
 /// # Errors
 /// Why not, and whether that ends the member, as the server's sender of images says it.
-pub(crate) fn make(source: SnapshotSource) -> Result<Image, (String, bool)> {
-    let why = |e: &ImageError| (e.to_string(), e.is_of_database());
+pub(crate) fn make(source: SnapshotSource, is_state: bool) -> Result<Image, (String, bool)> {
+    let bytes = if is_state {
+        read(StateStream::new(source.state))?
+    } else {
+        read(ImageStream::open_for_member(source.state).map_err(|e| why(&e))?)?
+    };
+    Ok(Image {
+        bytes,
+        is_state,
+        end: End::Whole,
+    })
+}
+
+fn read(mut stream: impl Read) -> Result<Bytes, (String, bool)> {
     let mut bytes = Vec::new();
-    let mut stream = ImageStream::open_for_member(source.state).map_err(|e| why(&e))?;
     let read = stream.read_to_end(&mut bytes);
     read.map_err(|e| ImageError::in_read(&e).map_or_else(|| (e.to_string(), false), why))?;
     Ok(bytes.into())
+}
+
+fn why(e: &ImageError) -> (String, bool) {
+    (e.to_string(), e.is_of_database())
 }
 
 /// Bytes that the transport appends at once.
 const PIECE_BYTES: usize = 64 << 10;
 
 impl Machine {
-    /// Stores a received image, as the transport's directory of images does.
+    /// Stores a received image, as the transport's directory of images does; returns where it is.
     ///
     /// # Errors
     /// What the disk says; nothing is kept then.
-    pub(crate) fn store_image(&mut self, index: u64, image: &[u8]) -> io::Result<()> {
+    pub(crate) fn store_image(&mut self, index: u64, image: &[u8]) -> io::Result<PathBuf> {
         let kept = Self::image_path(index);
         self.images += 1;
         let name = format!("{}{UNFINISHED_IMAGE}", self.images);
@@ -55,38 +87,30 @@ impl Machine {
         })();
         // It is gone already if the image was kept.
         let _ = self.disk.remove_file(&unfinished);
-        written
+        written.map(|()| kept)
     }
 
-    /// Brings a received snapshot in line with its image, as the server's installer does.
+    /// Brings a received snapshot in line with what came with it, as the server's installer does.
     ///
     /// # Errors
-    /// Why it is refused; the image is removed then.
-    pub(crate) fn align_image(&self, message: &mut Message) -> Result<(), String> {
-        let said = message.snapshot.as_ref().and_then(|s| s.metadata.as_ref());
-        let path = Self::image_path(said.and_then(|m| m.index).unwrap_or(0));
-        let aligned = (|| {
-            let facts = image_position(&self.disk, &path)?;
-            if !align_snapshot(message, facts.index, facts.term, facts.conf_state) {
-                return Err("its image is older than the message says".to_owned());
-            }
-            let aligned = Self::image_path(facts.index);
-            if aligned != path {
-                let io = |e: io::Error| e.to_string();
-                self.disk.rename(&path, &aligned).map_err(io)?;
-                self.disk.sync_dir(&Self::snap_dir()).map_err(io)?;
-            }
-            Ok(())
-        })();
+    /// Why it is refused; what came with it is removed then.
+    pub(crate) fn align_image(&mut self, message: &mut Message, path: &Path) -> Result<(), String> {
+        let running = self.running.as_mut().ok_or("it does not run")?;
+        let aligned = running.place.align(message, path);
         if aligned.is_err() {
-            let _ = self.disk.remove_file(&path);
+            running.arrivals.forget_passed(path);
+            let _ = self.disk.remove_file(path);
         }
         aligned
     }
 
-    /// Removes the image of a snapshot that nobody needs.
-    pub(crate) fn forget_image(&self, index: u64) {
+    /// Removes what was received for a snapshot that nobody needs.
+    pub(crate) fn forget_image(&mut self, index: u64) {
+        let Some(running) = self.running.as_mut() else {
+            return;
+        };
+        drop(running.arrivals.take_passed(index));
         // What stays is removed at the next start.
-        let _ = self.disk.remove_file(&Self::image_path(index));
+        let _ = running.place.remove(index);
     }
 }

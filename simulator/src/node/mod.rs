@@ -16,10 +16,12 @@ mod copies;
 mod images;
 mod running;
 mod start;
+mod states;
 
 pub(crate) use copies::BUMP;
-pub(crate) use images::{Image, make as make_image};
+pub(crate) use images::{End, Image, make as make_image};
 pub(crate) use running::Running;
+pub(crate) use states::Cuts;
 
 /// The cluster's data directory on every machine.
 const DATA_DIR: &str = "/data";

@@ -15,6 +15,7 @@ use quorate_snap::{Snapshot, SnapshotId, Snapshotter};
 use quorate_wal::{Batch, PrepareJob, Preparing, Synced, Wal};
 
 use super::machine_at;
+use super::states::Arrivals;
 
 /// A member and the ends of what the server runs beside it.
 pub(crate) struct Running {
@@ -44,6 +45,7 @@ pub(crate) struct Running {
     pub(crate) saves: VecDeque<SnapshotToSave>,
     pub(crate) prepare: Option<PrepareJob>,
     pub(crate) install: Option<SnapshotInstall>,
+    pub(crate) arrivals: Arrivals,
     /// Machines by the member that is said to be there.
     pub(crate) peers: BTreeMap<MemberId, u64>,
     /// Machines of members that only their messages told of.
@@ -142,7 +144,7 @@ impl Running {
         }
     }
 
-    /// Makes the stores of a received image.
+    /// Makes the stores of a received image, or of the database made of a state.
     ///
     /// # Errors
     /// What ends the member.
@@ -152,7 +154,9 @@ impl Running {
             .install(index)
             .map_err(|e| e.to_string())
             .and_then(|backend| {
-                recovery::restore(&backend, &self.recovery).map_err(|e| e.to_string())
+                let passed = self.arrivals.take_passed(index);
+                recovery::restore_passed(&backend, &self.recovery, passed)
+                    .map_err(|e| e.to_string())
             });
         restored.map_err(|why| format!("cannot install a snapshot: {why}"))
     }

@@ -2,7 +2,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use quorate_core::{AutoCompaction, Config, LogStart, Member, Stores};
+use quorate_core::{AutoCompaction, Config, LogStart, Member, RECEIVED_END, Stores, received_file};
 use quorate_disk::Disk;
 use quorate_mvcc::WatchHub;
 use quorate_proto::etcdserverpb as pb;
@@ -28,8 +28,21 @@ pub(crate) struct Found {
     pub(crate) unapplied: u64,
     /// The log without its entries' data, for comparison with what was durable.
     pub(crate) violation: Option<String>,
+    /// What of received states lay there, and was installed or removed.
+    pub(crate) received: Received,
     /// How raft's configuration differs from the members that are stored with it.
     pub(crate) mismatch: Option<String>,
+}
+
+/// What a start finds of states that were received.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Received {
+    /// A database in the making.
+    pub(crate) is_unfinished: bool,
+    /// A database whose snapshot has no mark in the log.
+    pub(crate) is_unmarked: bool,
+    /// A database that waited to be installed, and was.
+    pub(crate) is_installed: bool,
 }
 
 impl Machine {
@@ -41,13 +54,17 @@ impl Machine {
         self.epoch += 1;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let options = self.bootstrap_options(&disk);
+        let (names, _) = self.files();
         let opened = bootstrap::open(&disk, &options).map_err(|e| e.to_string())?;
+        let received = find_received(&names, &opened);
         self.remove_unfinished_images().map_err(|e| e.to_string())?;
         let remotes = match options.start {
             Start::Join { members, .. } => members,
             Start::Restart | Start::Found { .. } => Vec::new(),
         };
-        self.run(opened, remotes, now_ms)
+        let mut found = self.run(opened, remotes, now_ms)?;
+        found.received = received;
+        Ok(found)
     }
 
     pub(super) fn bootstrap_options(&self, disk: &Arc<dyn Disk>) -> bootstrap::Options {
@@ -100,6 +117,7 @@ impl Machine {
             is_new,
             unapplied: last.saturating_sub(applied),
             violation: self.durable.compare(&log),
+            received: Received::default(),
             mismatch: compare_configuration(&log, &stores),
         };
         self.durable.restart(&log);
@@ -142,6 +160,7 @@ impl Machine {
             saves: Default::default(),
             prepare: None,
             install: None,
+            arrivals: Default::default(),
             peers: Default::default(),
             strangers: Default::default(),
             is_watch_due: false,
@@ -179,6 +198,20 @@ impl Machine {
             strict_reconfig_check: limits.strict,
             cluster_version: CLUSTER_VERSION.to_owned(),
         }
+    }
+}
+
+/// Tells what the directory of snapshots held of received states before a start.
+fn find_received(names: &[String], opened: &Opened) -> Received {
+    let mark = opened.log.snapshot.index;
+    let applied = opened.stores.backend.durable().index;
+    let marked = received_file(mark);
+    let is_whole = |name: &&String| name.ends_with(RECEIVED_END);
+    let is_any = |name: &&String| name.contains(RECEIVED_END);
+    Received {
+        is_unfinished: names.iter().any(|n| is_any(&n) && !is_whole(&n)),
+        is_unmarked: names.iter().any(|n| is_whole(&n) && *n != marked),
+        is_installed: applied == mark && names.contains(&marked),
     }
 }
 

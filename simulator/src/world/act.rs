@@ -1,6 +1,7 @@
 //! Events, one after the other, as they reach a member.
 use std::collections::BTreeMap;
 
+use quorate_core::received_file;
 use quorate_proto::MemberId;
 
 use super::{Delivery, Event, Item, Note, World};
@@ -44,7 +45,7 @@ impl World {
         // Messages reach whoever runs at the address; anything else belongs to one life of the member.
         let is_stale = machine.epoch != epoch && !matches!(event, Event::Deliver(_));
         if is_stale {
-            return;
+            return self.nobody_there(event);
         }
         if machine.is_paused(now_ms) {
             let mut ms = machine.paused_until_ms - now_ms;
@@ -75,6 +76,7 @@ impl World {
         }
         let text = match event {
             Event::Deliver(delivery) => tell_message(delivery.from, &delivery.message),
+            Event::Piece { number, .. } => format!("Piece of state {number}"),
             other => format!("{other:?}"),
         };
         let operations = self.machine(number).map_or(0, |m| m.disk.operations());
@@ -103,7 +105,7 @@ impl World {
     }
 
     fn nobody_there(&mut self, event: Event) {
-        if let Event::Deliver(delivery) = event {
+        if let Event::Deliver(delivery) | Event::Piece { delivery, .. } = event {
             self.return_to_sender(&delivery);
         }
     }
@@ -122,6 +124,10 @@ impl World {
                 running.member.handle_submissions(submissions);
             }
             Event::Deliver(delivery) => return self.deliver(number, delivery),
+            Event::Piece {
+                number: arrival,
+                delivery,
+            } => self.receive_piece(number, arrival, delivery),
             Event::SnapshotSent { to, ok } => running.member.handle_snapshot_sent(to, ok),
             Event::Unreachable(id) => running.member.handle_unreachable(id),
             Event::Unreadable(why) => return Err(why),
@@ -213,53 +219,10 @@ impl World {
             return Ok(());
         }
         running.remember(from, delivery.from);
-        let Delivery {
-            from: sender,
-            epoch,
-            mut message,
-            image,
-        } = delivery;
-        if let Some(image) = image {
-            let index = image_index(&message);
-            let Some(machine) = self.machines.get_mut(&number) else {
-                return Ok(());
-            };
-            let stored = machine
-                .store_image(index, &image)
-                .map_err(|e| e.to_string());
-            let ok = stored.is_ok();
-            let aligned = stored.and_then(|()| machine.align_image(&mut message));
-            self.after_in(
-                2,
-                sender,
-                epoch,
-                Event::SnapshotSent {
-                    to: MemberId(message.to.unwrap_or(0)),
-                    ok,
-                },
-            );
-            self.say(|| match &aligned {
-                Ok(()) => format!("m{number} stores the image of snapshot {index} from m{sender}"),
-                Err(why) => format!("m{number} refuses the image of snapshot {index}: {why}"),
-            });
-            if aligned.is_err() {
-                return Ok(());
-            }
-            self.hit("snapshot received");
-        }
-        let index = image_index(&message);
-        let metadata = message.snapshot.as_ref().and_then(|s| s.metadata.as_ref());
-        let term = metadata.and_then(|m| m.term);
-        if let Some((machine, running)) = split(self.machines.get_mut(&number)) {
-            let before = running.member.view().committed();
-            running.member.handle_messages(vec![*message]);
-            if before < index && running.member.view().committed() >= index {
-                // What the log held up to there is replaced by the snapshot; what it held behind stays only behind the
-                // same entry.
-                let rest = machine.log.split_off(&(index + 1));
-                let agrees = machine.log.get(&index).map(|entry| entry.term) == term;
-                *machine.log = if agrees { rest } else { BTreeMap::new() };
-            }
+        if delivery.image.is_some() {
+            self.receive_snapshot(number, delivery);
+        } else {
+            self.hand_over(number, *delivery.message);
         }
         Ok(())
     }
@@ -360,6 +323,8 @@ impl World {
         let (compacts, flushes) = (running.compaction.is_some(), running.flush.is_some());
         let defragments = running.defragmentation.is_some();
         let watches = running.hub.stats().watchers > 0;
+        let received = running.place.snap_dir.join(received_file(install.index));
+        let is_received = running.place.disk.exists(&received).unwrap_or(false);
         let stores = running.restore(install.index)?;
         drop(running.member.handle_installed(stores));
         running.compared = install.index - 1;
@@ -378,6 +343,7 @@ impl World {
             (flushes, "snapshot installed while flushing"),
             (defragments, "snapshot installed while defragmenting"),
             (watches, "watch stream crossed an installation"),
+            (is_received, "received database installed"),
         ] {
             if is {
                 self.hit(name);

@@ -51,6 +51,25 @@ impl World {
                 found.unapplied
             )
         });
+        let received = found.received;
+        for (is, name) in [
+            (
+                received.is_unfinished,
+                "start removed a database in the making",
+            ),
+            (
+                received.is_unmarked,
+                "crash left a received database without a mark",
+            ),
+            (
+                received.is_installed,
+                "start finished the install of a received database",
+            ),
+        ] {
+            if is {
+                self.hit(name);
+            }
+        }
         if found.unapplied > 0 {
             self.hit("log was longer than the state at a start");
         }
@@ -145,6 +164,10 @@ impl World {
                 (
                     running.install.is_some(),
                     "power lost while installing a snapshot",
+                ),
+                (
+                    !running.arrivals.is_empty(),
+                    "power lost while a state arrived",
                 ),
                 (
                     !running.saves.is_empty(),
@@ -345,6 +368,7 @@ impl World {
                 && r.compaction.is_none()
                 && r.defragmentation.is_none()
                 && r.install.is_none()
+                && r.arrivals.is_empty()
                 && r.saves.is_empty()
                 && !r.is_watch_due
                 && !r.member.view().is_compacting()

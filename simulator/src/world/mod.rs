@@ -18,6 +18,7 @@ use crate::plan::{FaultKind, Limits, Plan};
 use crate::{Random, Trace};
 
 mod act;
+mod arrive;
 mod configuration;
 mod damage;
 mod defragment;
@@ -130,6 +131,11 @@ enum Event {
     Tick,
     Inbox,
     Deliver(Delivery),
+    /// The next piece of a state comes.
+    Piece {
+        number: u64,
+        delivery: Delivery,
+    },
     SnapshotSent {
         to: MemberId,
         ok: bool,
@@ -206,6 +212,8 @@ pub struct World {
     network: Network,
     /// For what takes how long.
     random: Random,
+    /// For how snapshots travel.
+    forms: Random,
     next_token: u64,
     /// Who was asked what a token stands for.
     waiting: BTreeMap<Token, u64>,
@@ -245,6 +253,7 @@ impl World {
             machines: BTreeMap::new(),
             network: Network::new(plan.seed, &plan.faults),
             random: Random::of(plan.seed, "world"),
+            forms: Random::of(plan.seed, "forms"),
             next_token: 1,
             waiting: BTreeMap::new(),
             cancelled: BTreeSet::new(),

@@ -12,6 +12,8 @@ use crate::plan::{FaultKind, Plan};
 const DRIFT_PPM_MAX: u64 = 100_000;
 /// Disk operations within which the power goes.
 const TORN_OPERATIONS: u64 = 60;
+/// Disk operations within which it goes when a state arrives.
+const ARRIVAL_OPERATIONS: u64 = 200;
 /// Kinds of disk operations whose order matters most: the power goes before one of them more often than chance would have it.
 const ORDERED: [OperationKind; 4] = [
     OperationKind::Rename,
@@ -327,6 +329,26 @@ impl World {
             machine.disk.power_off_before(kind, spared);
             machine.is_doomed = true;
             self.say(|| format!("m{victim} will lose power before a {kind:?} of its disk"));
+        }
+    }
+
+    /// Lets the power go, sometimes, while a state fills a database.
+    pub(super) fn endanger_arrival(&mut self, victim: u64) {
+        let is_on = !self.nemesis.is_over && self.nemesis.done < self.plan.faults_max;
+        let random = self.nemesis.randoms.get_mut(&FaultKind::Torn);
+        let is_kind = self.plan.faults.rate(FaultKind::Torn) > 0 && is_on;
+        let Some(random) = random.filter(|_| is_kind) else {
+            return;
+        };
+        let (strikes, operations) = (random.one_in(4), random.below(ARRIVAL_OPERATIONS));
+        let Some(machine) = self.machines.get_mut(&victim) else {
+            return;
+        };
+        if strikes && !machine.is_doomed {
+            let disk = &machine.disk;
+            disk.power_off_at(disk.operations() + operations);
+            machine.is_doomed = true;
+            self.say(|| format!("m{victim} will lose power after {operations} operations"));
         }
     }
 

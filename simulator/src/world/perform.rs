@@ -176,7 +176,7 @@ impl World {
         }
         for index in actions.unused_images {
             self.hit("snapshot not wanted when it came");
-            if let Some(machine) = self.machines.get(&number) {
+            if let Some(machine) = self.machines.get_mut(&number) {
                 machine.forget_image(index);
             }
         }

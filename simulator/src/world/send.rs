@@ -10,12 +10,14 @@ use super::act::image_index;
 use super::{Delivery, Event, World};
 use crate::check::Violation;
 use crate::network::Fate;
-use crate::node::Image;
+use crate::node::{End, Image};
 
 /// Milliseconds after which a sender knows that a message did not arrive, if it gets to know.
 const NOTICED_MS: u64 = 2;
 /// Milliseconds after which a sender gives up a snapshot that was lost on its way.
 const GIVEN_UP_MS: u64 = 20;
+/// Bytes of a state that are about its end.
+const LAST_BYTES: u64 = 40;
 /// Version that members say they run.
 const SERVER_VERSION: &str = "3.7.1";
 
@@ -34,7 +36,8 @@ impl World {
                     let text = format!("m{from} sends a snapshot without its state");
                     return self.fail(Violation::new("a state for each snapshot", text));
                 };
-                match crate::node::make_image(source) {
+                let is_state = self.forms.one_in(2);
+                match crate::node::make_image(source, is_state) {
                     Ok(image) => Some(image),
                     Err((why, is_fatal)) => {
                         self.snapshot_unmade(from, &message, why, is_fatal);
@@ -99,9 +102,13 @@ impl World {
             .machines
             .get(&number)
             .is_some_and(|m| m.running.is_some());
+        let is_snapshot = image.is_some();
         let (fate, overtakes) = self.network.carry(from, number, self.now_ms);
-        if image.is_some() {
+        if let Some(image) = &image {
             self.hit("snapshot sent");
+            if image.is_state {
+                self.hit("state sent");
+            }
             self.say(|| {
                 format!(
                     "m{from} sends snapshot {} to m{number}",
@@ -125,7 +132,10 @@ impl World {
             }
             _ => {
                 self.hit("message lost");
-                self.report_lost(from, to, image.is_some());
+                if is_there && let Some(image) = image.filter(|image| image.is_state) {
+                    self.cut_short(from, number, &message, image);
+                }
+                self.report_lost(from, to, is_snapshot);
             }
         }
     }
@@ -146,11 +156,26 @@ impl World {
         self.after(ms, to, Event::Deliver(delivery));
     }
 
+    /// A state of which only the beginning arrives.
+    fn cut_short(&mut self, from: u64, to: u64, message: &Message, image: Image) {
+        let all = image.bytes.len();
+        // All that it says of itself stands near its end.
+        let missing_max = self.forms.choose(&[LAST_BYTES, all as u64]);
+        let missing = usize::try_from(1 + self.forms.below(missing_max)).unwrap_or(all);
+        let bytes = all.saturating_sub(missing);
+        let image = Image {
+            bytes: image.bytes.slice(..bytes),
+            end: End::Cut,
+            ..image
+        };
+        self.carry(from, to, NOTICED_MS, message, Some(&image));
+    }
+
     /// A message whose bytes change: the checksums of the transport must find it.
     fn damaged(&mut self, from: u64, to: u64, ms: u64, message: &Message, image: Option<&Image>) {
         let bit = self.random.number();
         let is_taken = match image {
-            Some(image) => pass_damaged_image(image, bit),
+            Some(image) => pass_damaged_image(&image.bytes, bit),
             None => pass_damaged(message, bit),
         };
         if is_taken {
@@ -161,7 +186,18 @@ impl World {
             Some(_) => "image damaged and refused",
             None => "message damaged and refused",
         });
-        let _ = ms;
+        if let Some(image) = image.filter(|image| image.is_state) {
+            // The checksum stands at the end: until then it goes the way of a sound one.
+            let mut bytes = image.bytes.to_vec();
+            let at = usize::try_from(bit / 8 % bytes.len() as u64).unwrap_or(0);
+            bytes[at] ^= 1 << (bit % 8);
+            let image = Image {
+                bytes: bytes.into(),
+                end: End::Wrong,
+                ..*image
+            };
+            self.carry(from, to, ms, message, Some(&image));
+        }
         let id = MemberId(message.to.unwrap_or(0));
         self.report_lost(from, id, image.is_some());
     }

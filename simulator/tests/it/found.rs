@@ -141,3 +141,9 @@ fn seed_1063211_loses_power_while_it_stops() {
 fn seed_1063909_counts_no_proposals_that_nobody_waits_for() {
     is_clean(1_063_909, 8);
 }
+
+/// Each attempt to make a database on a full disk left a file behind.
+#[test]
+fn seed_208_leaves_no_beginning_of_a_database() {
+    is_clean(208, 5);
+}

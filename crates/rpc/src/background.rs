@@ -15,8 +15,8 @@ use crate::status::{Code, Status};
 const NICE: i32 = 10;
 
 /// How long nothing is done after a step, as a multiple of the time it took, while the member applies entries meanwhile: the
-/// work then takes a third of a processor at most, and all of one when nobody else needs it.
-const PAUSE_FACTOR: u32 = 2;
+/// work then takes a sixth of a processor at most, and all of one when nobody else needs it.
+const PAUSE_FACTOR: u32 = 5;
 /// The longest pause: a step that took long because the machine is busy must not make the work endless.
 const PAUSE_MAX: Duration = Duration::from_millis(30);
 

@@ -17,11 +17,9 @@ use crate::status::{Code, Status};
 
 /// Bytes of the image in a message. Source: etcd v3.7.1 server/etcdserver/api/v3rpc/maintenance.go `snapshotSendBufferSize`.
 const CHUNK_BYTES: usize = 32 << 10;
-/// Messages made at a time, beside the connection thread; as much is in memory for each snapshot under way.
-const CHUNKS_MAX: usize = 32;
-
-/// Steps of the first reading that are made at a time; each is a few hundred KiB of rows at most.
-const MEASURES_MAX: usize = 4;
+/// Messages made at a time, beside the connection thread; as much is in memory for each snapshot under way. Few: while many are
+/// written to the client and it takes them in, other calls wait.
+const CHUNKS_MAX: usize = 4;
 
 /// An image on its way.
 struct Sending {
@@ -48,7 +46,7 @@ pub(super) async fn serve(
     let txn = context.handles.live.backend().read();
     let mut measure = ImageMeasure::new(txn.map_err(|e| failed(e.into()))?);
     loop {
-        let (next, more) = pace.step(measure, measure_some).await?;
+        let (next, more) = pace.step(measure, ImageMeasure::step).await?;
         measure = next;
         if !more.map_err(failed)? {
             break;
@@ -112,12 +110,4 @@ impl Sending {
 )]
 fn failed(error: ImageError) -> Status {
     Status::new(Code::Unknown, error.to_string())
-}
-
-fn measure_some(measure: &mut ImageMeasure) -> Result<bool, ImageError> {
-    let mut more = true;
-    for _ in 0..MEASURES_MAX {
-        more = more && measure.step()?;
-    }
-    Ok(more)
 }

@@ -230,6 +230,13 @@ impl Backend {
         self.shared.poisoned.load(Ordering::Acquire)
     }
 
+    /// Says whether a read of the file has failed, after which nothing more can be read until it is opened again.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        let view = self.shared.view.read();
+        view.snapshot.engine().pages().is_unreadable()
+    }
+
     /// Returns the sizes, from counters. What waits for its flush counts too, replaced rows twice until then.
     #[must_use]
     pub fn sizes(&self) -> Sizes {

@@ -67,6 +67,8 @@ pub(crate) struct PagedFile {
     writer: Mutex<()>,
     /// Set by the first failed write or sync; nothing is written after it.
     failed: AtomicBool,
+    /// Set by the first failed read: redb gives nothing more from then on.
+    unreadable: AtomicBool,
     /// Whether syncs are left out, since the file is of no use yet to whoever finds it.
     is_filling: AtomicBool,
     /// The first page that failed its checksum.
@@ -207,6 +209,7 @@ impl PagedFile {
             gathered: GatheredPages::default(),
             writer: Mutex::new(()),
             failed: AtomicBool::new(false),
+            unreadable: AtomicBool::new(false),
             is_filling: AtomicBool::new(false),
             damage: Mutex::new(None),
         }
@@ -251,6 +254,11 @@ impl PagedFile {
         self.failed.store(true, Ordering::Release);
     }
 
+    /// Says whether a read has failed.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.unreadable.load(Ordering::Acquire)
+    }
+
     /// Turns redb's error into ours, with the place when a page was damaged.
     pub(crate) fn explain(&self, error: impl Into<redb::Error>) -> Error {
         if let Some(damage) = self.damage.lock().clone() {
@@ -276,6 +284,17 @@ impl PagedFile {
             return Err(io::Error::other("an earlier write failed"));
         }
         write().inspect_err(|_| self.fail())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.check_range(offset, out.len())?;
+        if is_header(offset, out.len()) {
+            return self.read_header(offset, out);
+        }
+        for (first, span) in runs(offset, out.len())? {
+            self.read_run(first, &mut out[span])?;
+        }
+        Ok(())
     }
 
     fn read_header(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -496,14 +515,8 @@ impl StorageBackend for Pages {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.check_range(offset, out.len())?;
-        if is_header(offset, out.len()) {
-            return self.0.read_header(offset, out);
-        }
-        for (first, span) in runs(offset, out.len())? {
-            self.0.read_run(first, &mut out[span])?;
-        }
-        Ok(())
+        let read = self.0.read(offset, out);
+        read.inspect_err(|_| self.0.unreadable.store(true, Ordering::Release))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

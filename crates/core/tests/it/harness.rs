@@ -16,6 +16,7 @@ use quorate_wal::{Batch, Entry, HardState, Identity, Wal};
 
 pub(crate) const MEMBER: u64 = 0x11;
 const TICK_MS: u64 = 100;
+pub(crate) const DATABASE: &str = "/d/db";
 /// How often the remaining time of leases is replicated, where that is on.
 pub(crate) const CHECKPOINT_MS: u64 = 5_000;
 
@@ -151,8 +152,13 @@ impl Harness {
         let (wal, recovered) = Wal::open(shared.clone(), Path::new("/d/wal"), options).unwrap();
         let backend = Backend::open(
             shared,
-            Path::new("/d/db"),
-            quorate_backend::Options::default(),
+            Path::new(DATABASE),
+            // What is read comes from the disk.
+            quorate_backend::Options {
+                page_cache_bytes: 0,
+                value_cache_bytes: 0,
+                ..quorate_backend::Options::default()
+            },
         )
         .unwrap();
         let stored = backend

@@ -1,9 +1,12 @@
+use std::path::Path;
+
+use quorate_backend::Revision;
 use quorate_core::{Applied, AuthAnswer, AutoCompaction, Error, Outcome, Request, Submission};
-use quorate_disk::CrashPolicy;
+use quorate_disk::{CrashPolicy, SECTOR_BYTES};
 use quorate_proto::LeaseId;
 use quorate_proto::etcdserverpb as pb;
 
-use crate::harness::{Harness, config, put};
+use crate::harness::{DATABASE, Harness, config, put};
 
 fn started() -> Harness {
     let mut harness = Harness::new();
@@ -47,6 +50,33 @@ fn faults_2_a_write_is_answered_only_after_the_log_has_synced_it() {
         Some(Outcome::Applied(Applied::Put(_)))
     ));
     assert_eq!(harness.value("a").unwrap(), b"1");
+}
+
+#[test]
+fn a_member_that_cannot_read_its_database_ends_though_nobody_writes() {
+    let mut harness = started();
+    let value = "v".repeat(1_000);
+    for i in 0..50 {
+        harness.put(&i.to_string(), &value);
+    }
+    harness.run_ms(5_000);
+    let path = Path::new(DATABASE);
+    for sector in 0..harness.disk.peek(path).unwrap().len() / SECTOR_BYTES {
+        harness.disk.spoil_sector(path, sector).unwrap();
+    }
+    let backend = harness.member.stores().backend.clone();
+    harness.now_ms += 100;
+    harness.member.handle_tick(harness.now_ms);
+    harness.collect();
+    assert!(!backend.is_unreadable(), "nobody has read it");
+    let revisions: Vec<_> = (2..52).map(|main| Revision::new(main, 0)).collect();
+    let read = backend.values(&revisions, usize::MAX);
+    assert!(read.is_err());
+    assert!(!backend.is_poisoned(), "no write has failed");
+    harness.now_ms += 100;
+    harness.member.handle_tick(harness.now_ms);
+    let fatal = harness.member.take_actions().fatal;
+    assert_eq!(fatal.unwrap(), "the database cannot be read any more");
 }
 
 #[test]

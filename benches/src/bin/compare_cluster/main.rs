@@ -17,12 +17,14 @@ use std::collections::BTreeMap;
 use std::env;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use quorate_integration_tests::Binary;
 use quorate_integration_tests::cluster::{Cluster, DiskKind, Place, Probe, Setup, Stall};
+
+mod snapshots;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -32,9 +34,6 @@ const AFTER: Duration = Duration::from_secs(5);
 const BEFORE: Duration = Duration::from_secs(6);
 /// How long a disk stands still.
 const STALL: Duration = Duration::from_secs(1);
-/// How long a follower may take to catch up.
-const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(600);
-
 /// What happens to a member.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
@@ -101,11 +100,6 @@ const LOADS: [Load; 4] = [
 ];
 
 const ONE_KEY: &str = "--clients 1 --conns 1 put --key-size 1 --key-space-size 2 --sequential-keys --val-size 256 --total 2";
-/// What a follower misses.
-const MISSED: &str = "--clients 500 --conns 100 put --key-size 32 --val-size 256 --key-space-size 1000000 --sequential-keys --total {n}";
-const MISSED_KEYS: u64 = 1_000_000;
-const CATCH_UP: &str = "a follower catches up by snapshot";
-
 struct Settings {
     servers: [(&'static str, Binary); 2],
     tool: Option<PathBuf>,
@@ -155,10 +149,16 @@ fn main() -> Outcome<()> {
             &loads,
             |rounds| (0..4).map(|figure| median(rounds, figure)).collect(),
         );
-        let times = measure_catch_up(&settings)?;
+        let (times, puts) = snapshots::measure(&settings)?;
         print_table("catching up", ["s"], &times, |rounds| {
             vec![median(rounds, 0)]
         });
+        print_table(
+            "1,000 puts/s on the leader, ms",
+            ["p50", "p99"],
+            &puts,
+            |rounds| vec![median(rounds, 0), median(rounds, 1)],
+        );
     }
     Ok(())
 }
@@ -315,21 +315,10 @@ fn measure_load(settings: &Settings, load: &Load, cluster: &Cluster) -> Outcome<
     let cpu = cluster.cpu()? - before;
     #[expect(clippy::cast_precision_loss, reason = "small counts")]
     let per_operation = cpu.as_secs_f64() * 1e6 / operations as f64;
-    let pick = |after: &str| {
-        let number = |line: &str| {
-            line.split_once(after)?
-                .1
-                .split_whitespace()
-                .next()?
-                .parse()
-                .ok()
-        };
-        output.lines().find_map(number).unwrap_or(f64::NAN)
-    };
     Ok([
-        pick("Requests/sec:"),
-        pick("50% in") * 1e3,
-        pick("99% in") * 1e3,
+        figure(&output, "Requests/sec:"),
+        figure(&output, "50% in") * 1e3,
+        figure(&output, "99% in") * 1e3,
         per_operation,
     ])
 }
@@ -340,6 +329,10 @@ fn endpoints(cluster: &Cluster, places: &[Place]) -> String {
 }
 
 fn run_tool(settings: &Settings, endpoints: &str, load: &str, operations: u64) -> Outcome<String> {
+    finish_tool(begin_tool(settings, endpoints, load, operations)?)
+}
+
+fn begin_tool(settings: &Settings, endpoints: &str, load: &str, operations: u64) -> Outcome<Child> {
     let tool = settings.tool.as_ref().ok_or("missing --tool PATH")?;
     let mut command = Command::new(tool);
     command.args(["--endpoints", endpoints, "--precise"]);
@@ -351,7 +344,12 @@ fn run_tool(settings: &Settings, endpoints: &str, load: &str, operations: u64) -
             other => other.to_owned(),
         });
     }
-    let output = command.stderr(Stdio::null()).output()?;
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    Ok(command.spawn()?)
+}
+
+fn finish_tool(tool: Child) -> Outcome<String> {
+    let output = tool.wait_with_output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(text);
@@ -359,49 +357,13 @@ fn run_tool(settings: &Settings, endpoints: &str, load: &str, operations: u64) -
     Err(format!("the tool ended with {}: {text}", output.status).into())
 }
 
-/// A follower is down while many keys are written, starts again and has to be sent a snapshot.
-fn measure_catch_up(settings: &Settings) -> Outcome<Table<1>> {
-    let mut table = Table::new();
-    if !settings.wants(CATCH_UP) {
-        return Ok(table);
-    }
-    for round in 0..settings.rounds {
-        for (name, binary) in &settings.servers {
-            let mut cluster = start(binary, DiskKind::Plain)?;
-            let seconds = catch_up(settings, &mut cluster)?;
-            eprintln!("{CATCH_UP}, round {round}, {name}: {seconds:.2} s");
-            let keys = settings.scaled(MISSED_KEYS);
-            let what = format!("{CATCH_UP}, {keys} keys behind");
-            table.entry((what, *name)).or_default().push([seconds]);
-        }
-    }
-    Ok(table)
-}
-
-fn catch_up(settings: &Settings, cluster: &mut Cluster) -> Outcome<f64> {
-    let leader = cluster.wait_leader()?;
-    let follower = cluster
-        .places()
-        .into_iter()
-        .find(|place| *place != leader)
-        .unwrap_or(leader);
-    cluster.kill(follower)?;
-    let others = endpoints(cluster, &cluster.running());
-    run_tool(settings, &others, MISSED, settings.scaled(MISSED_KEYS))?;
-    let leader = cluster.wait_leader()?;
-    let goal = cluster.status(leader)?.header.unwrap_or_default().revision;
-    let begun = Instant::now();
-    cluster.begin_start(follower)?;
-    loop {
-        let status = cluster.status(follower);
-        if status.is_ok_and(|s| s.header.is_some_and(|h| h.revision >= goal)) {
-            return Ok(begun.elapsed().as_secs_f64());
-        }
-        if begun.elapsed() > CATCH_UP_TIMEOUT {
-            return Err("the follower does not catch up".into());
-        }
-        sleep(Duration::from_millis(5));
-    }
+/// The number behind some words of the tool's output.
+fn figure(output: &str, after: &str) -> f64 {
+    let number = |line: &str| {
+        let (_, rest) = line.split_once(after)?;
+        rest.split_whitespace().next()?.parse().ok()
+    };
+    output.lines().find_map(number).unwrap_or(f64::NAN)
 }
 
 fn median<const N: usize>(rounds: &[[f64; N]], figure: usize) -> f64 {

@@ -32,6 +32,8 @@ pub(crate) struct Running {
     pub(crate) place: Place,
     pub(crate) recovery: recovery::Options,
     pub(crate) keep_snapshots: usize,
+    /// Whether old snapshot files were removed since the start.
+    pub(crate) has_released: bool,
     pub(crate) _lock: Box<dyn File>,
     /// Batches that wait for the log's next write, and those of the write under way.
     pub(crate) unwritten: Vec<Batch>,
@@ -102,8 +104,8 @@ impl Running {
         let saved = self.snapshotter.save(&Snapshot { id, body });
         saved.map_err(|e| format!("cannot save a snapshot: {e}"))?;
         self.member.handle_snapshot_saved(index, term);
-        // Old files that stay are only told of.
-        let _ = self.snapshotter.release(self.keep_snapshots);
+        // Old files that stay are only told of, and removed with those of the next one.
+        self.has_released = self.snapshotter.release(self.keep_snapshots).is_ok();
         Ok(())
     }
 

@@ -144,6 +144,7 @@ impl Machine {
             remotes,
             recovery: self.limits.recovery(),
             keep_snapshots: self.limits.snapshots_kept,
+            has_released: false,
             member,
             wal,
             snapshotter,

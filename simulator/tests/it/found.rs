@@ -147,3 +147,9 @@ fn seed_1063909_counts_no_proposals_that_nobody_waits_for() {
 fn seed_208_leaves_no_beginning_of_a_database() {
     is_clean(208, 5);
 }
+
+/// Snapshot files that two power losses beside removals had left were taken for a leak before the next one was saved.
+#[test]
+fn seed_601967_keeps_old_snapshot_files_until_the_next_is_saved() {
+    is_clean(601_967, 30);
+}

@@ -50,7 +50,7 @@ pub(crate) fn fold(digest: u64, entry: &Entry, effect: u64) -> u64 {
 }
 
 /// Digests remembered.
-const RECENT: u64 = 4_096;
+const RECENT: u64 = 65_536;
 
 /// The digests after the newest entries.
 #[derive(Debug)]

@@ -50,10 +50,8 @@ impl Pace {
     /// Returns how long nothing is to be done after work that took so long: not at all while the member applies nothing.
     pub fn pause(&mut self, worked: Duration) -> Duration {
         let applied = self.view.applied();
-        if std::mem::replace(&mut self.applied, applied) == applied {
-            return Duration::ZERO;
-        }
-        PAUSE_MAX.min(worked * PAUSE_FACTOR)
+        let has_applied = std::mem::replace(&mut self.applied, applied) != applied;
+        pause_after(worked, has_applied)
     }
 
     /// Runs a step in the background, one of the whole process at a time, and pauses after it.
@@ -73,6 +71,14 @@ impl Pace {
             tokio::time::sleep(pause).await;
         }
         Ok((what, done))
+    }
+}
+
+fn pause_after(worked: Duration, has_applied: bool) -> Duration {
+    if has_applied {
+        PAUSE_MAX.min(worked * PAUSE_FACTOR)
+    } else {
+        Duration::ZERO
     }
 }
 
@@ -130,6 +136,14 @@ mod tests {
         assert_ne!(first.0, before.0);
         assert_eq!(first.1, NICE.max(before.1));
         assert_eq!(who(), before);
+    }
+
+    #[test]
+    fn work_pauses_only_while_the_member_applies() {
+        let worked = Duration::from_millis(2);
+        assert_eq!(pause_after(worked, false), Duration::ZERO);
+        assert_eq!(pause_after(worked, true), worked * PAUSE_FACTOR);
+        assert_eq!(pause_after(Duration::from_secs(9), true), PAUSE_MAX);
     }
 
     #[test]

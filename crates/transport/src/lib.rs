@@ -20,7 +20,7 @@
 //! | a message on a stream, by post, before an image | 512 MiB, 64 MiB, 64 MiB; memory grows with what came, not with what was announced |
 //! | requests that have not come whole | 256 MiB together |
 //! | connections | 1024; silent ones are closed after [`Config::link_timeout`] |
-//! | snapshots received at once | 4, each with a few pieces in memory |
+//! | snapshots received at once | 4, each with a few pieces in memory; its [`ImageStore`] may hold more: a row being taken in, for one |
 //! | members that are not known from the log | 16 |
 //!
 //! etcd's streams have no checksums: a byte that changes or is lost inside a value becomes a value. Members that both know

@@ -1,7 +1,6 @@
 //! Members that come, go, come back and fall behind.
 //!
-//! Each test names the rows of the fault catalogue it is about. Quorate takes part once it forms clusters, a real etcd where one is at
-//! hand, and clusters of both where both are.
+//! Each test names the rows of the fault catalogue it is about. A real etcd takes part where one is at hand, and clusters of both.
 #![expect(clippy::print_stdout, reason = "what is skipped is shown")]
 
 use std::path::Path;

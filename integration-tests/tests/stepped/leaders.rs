@@ -126,6 +126,36 @@ fn a_leader_that_stops_hands_over_to_the_one_connected_longest() {
 }
 
 #[test]
+fn heartbeats_reads_and_renewals_wait_for_no_disk() {
+    let (mut world, leader) = three();
+    let grant = pb::LeaseGrantRequest { id: 7, ttl: 2 };
+    let token = world.propose(leader, Request::LeaseGrant(grant));
+    world.wait(token, 200);
+    let view = world.nodes[&leader].member().unwrap().view();
+    let term = view.term();
+    world.stall(leader, 4 * ELECTION_MS);
+    let put = world.put(leader, "stuck", "1");
+    let read = world.read(leader);
+    let renewal = world.ask(leader, |token| Submission::LeaseRenew {
+        token,
+        id: LeaseId(7),
+    });
+    assert!(matches!(
+        world.wait(read, ELECTION_MS / 2),
+        Outcome::ReadReady
+    ));
+    assert!(matches!(
+        world.wait(renewal, ELECTION_MS / 2),
+        Outcome::LeaseRenewed { ttl_s: 2 }
+    ));
+    // Only later does it hand over, since it cannot persist anything.
+    world.run_ms(ELECTION_MS / 2);
+    assert!(!world.answers.contains_key(&put), "it is not durable here");
+    assert_eq!(view.term(), term, "the followers have heard from it");
+    world.settle();
+}
+
+#[test]
 fn faults_d11_31_a_leader_with_a_stalled_disk_hands_over_and_revokes_nothing() {
     let (mut world, leader) = three();
     let grant = pb::LeaseGrantRequest { id: 7, ttl: 2 };

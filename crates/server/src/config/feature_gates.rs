@@ -85,7 +85,8 @@ const fn row(
 /// Source: etcd v3.7.1 server/features/etcd_features.go. Sorted by name, as
 /// [`Gate`] is: a test checks that rows stand in its order.
 ///
-/// Indifferent here: the checks compare with other members and a single member has none; renewals never wait; remaining times are kept whenever they are replicated; there is one buffer.
+/// Indifferent here: renewals never wait; remaining times are kept whenever they are replicated; links go out by the system's choice of
+/// address; there is one buffer.
 #[rustfmt::skip]
 const ROWS: [GateRow; 9] = [
     row(Gate::CompactHashCheck, "CompactHashCheck", Stage::Alpha, false, GateEffect::Indifferent),

@@ -1,13 +1,22 @@
 //! Fuzz targets, as plain functions of a seed.
 
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
+use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use quorate_auth::Identity;
+use quorate_backend::{Backend, Options, Revision, Table, TableRow};
+use quorate_disk::{Disk, SimDisk};
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::request_op;
+use quorate_proto::mvccpb::KeyValue;
 
-use crate::Request;
 use crate::envelope::{self, Content};
+use crate::image::ImageError;
+use crate::{CONF_STATE_KEY, Filling, ReceivedState, Request, StateReader, StateStream};
 
 /// Largest entry of drawn fields, in bytes.
 const ENTRY_BYTES_MAX: u64 = 400;
@@ -46,6 +55,95 @@ pub fn fuzz_entry(seed: u64) {
     }
     read(&damaged.freeze(), seed);
     read(&draw_fields(&mut random), seed);
+}
+
+/// Takes in a state as members send it to each other, in pieces, which must come as it was; then the same bytes damaged: what the
+/// reader lets through of them, a database must take.
+///
+/// # Panics
+/// When a state is refused or comes otherwise than it was, or when taking in damaged bytes panics.
+pub fn fuzz_state(seed: u64) {
+    let mut random = Random(seed);
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(seed));
+    let dir = Path::new("/d");
+    let made = disk.create_dir_all(dir);
+    made.expect("the disk is new");
+    let index_max = 1 + random.below(12);
+    let mut state = draw_state(&mut random, &disk, index_max);
+    let (batches, end) = take_in(&mut random, &state);
+    let (rest, received) = end.expect("a state that was not changed");
+    assert_eq!(received.applied.index, index_max, "seed {seed}");
+    let count = batches.iter().flatten().count() + rest.len();
+    assert!(count > 0, "seed {seed}: a state without rows");
+    for _ in 0..=random.below(3) {
+        let at = random.position(state.len());
+        match random.below(4) {
+            0 => state[at] ^= 1 << random.below(8),
+            1 => state[at] = random.byte(),
+            2 => state.extend(random.bytes(20)),
+            _ => state.truncate(at.max(1)),
+        }
+    }
+    let (mut batches, end) = take_in(&mut random, &state);
+    batches.extend(end.ok().map(|(rest, _)| rest));
+    let filling = Filling::begin(&disk, dir, 1, Options::default());
+    let filling = filling.expect("a disk without faults");
+    for rows in batches {
+        let filled = filling.append(&rows);
+        filled.expect("a disk without faults");
+    }
+}
+
+/// Makes a database of drawn rows, and the state of it.
+fn draw_state(random: &mut Random, disk: &Arc<dyn Disk>, index_max: u64) -> Vec<u8> {
+    let path = Path::new("/d/db");
+    let backend = Backend::open(Arc::clone(disk), path, Options::default());
+    let backend = backend.expect("a disk without faults");
+    for index in 1..=index_max {
+        let mut txn = backend.begin_apply(index, 1);
+        let main = index.cast_signed() + 1;
+        for sub in 0..random.below(4).cast_signed() {
+            let pair = KeyValue {
+                key: random.bytes(20),
+                value: random.bytes(3_000),
+                ..KeyValue::default()
+            };
+            let record = Bytes::from(pair.encode_to_vec());
+            txn.put_revision(Revision::new(main, sub), random.below(4) == 0, record);
+        }
+        let id = format!("{index:x}");
+        let removed = Bytes::from_static(b"removed");
+        txn.put(Table::MembersRemoved, id.as_bytes(), removed);
+        txn.put(Table::Meta, CONF_STATE_KEY, Bytes::from_static(b"{}"));
+        txn.commit(index);
+    }
+    let txn = backend.read().expect("a disk without faults");
+    let mut state = Vec::new();
+    let read = StateStream::new(txn).read_to_end(&mut state);
+    read.expect("a disk without faults");
+    state
+}
+
+type TakenIn = Result<(Vec<TableRow>, ReceivedState), ImageError>;
+
+fn take_in(random: &mut Random, state: &[u8]) -> (Vec<Vec<TableRow>>, TakenIn) {
+    let rows_max = 1 + random.position(20);
+    let mut reader = StateReader::in_batches_of(rows_max);
+    let mut batches = Vec::new();
+    let mut rest = state;
+    while !rest.is_empty() {
+        let (piece, behind) = rest.split_at((1 + random.position(2_000)).min(rest.len()));
+        rest = behind;
+        reader.push(piece);
+        loop {
+            match reader.batch() {
+                Ok(Some(rows)) => batches.push(rows),
+                Ok(None) => break,
+                Err(why) => return (batches, Err(why)),
+            }
+        }
+    }
+    (batches, reader.finish())
 }
 
 /// Reads bytes in every way that entries are read; both ways to the header must agree.
@@ -183,6 +281,13 @@ mod tests {
     fn entries_come_back_and_damaged_ones_are_refused_quietly() {
         for seed in 0..3000 {
             super::fuzz_entry(seed);
+        }
+    }
+
+    #[test]
+    fn states_come_back_and_of_damaged_ones_a_database_can_be_made() {
+        for seed in 0..50 {
+            super::fuzz_state(seed);
         }
     }
 }

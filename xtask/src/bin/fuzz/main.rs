@@ -45,6 +45,7 @@ fn targets() -> Vec<Target> {
         // Every bit of a log once in 524,288 seeds, spread over all of it in any run of them.
         target("wal_flip_every", quorate_wal::fuzz::fuzz_flip_every, 10_000),
         target("core_entry", quorate_core::fuzz::fuzz_entry, 50_000),
+        target("core_state", quorate_core::fuzz::fuzz_state, 300),
         target("snap_decode", quorate_snap::fuzz::fuzz_decode, 100_000),
         target("snap_image", quorate_snap::fuzz::fuzz_image, 1_000),
         target("backend_open", quorate_backend::fuzz::damaged_file, 300),

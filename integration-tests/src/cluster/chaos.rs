@@ -23,6 +23,13 @@ const RECOVER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a cluster may take none when the wires are in order again and nothing else is wrong: two election time-outs, and ten
 /// times that for machines that have other things to do.
 const SERVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long members of our own need to compare their digests twice.
+const COMPARED: Duration = Duration::from_millis(2_500);
+/// What members of our own say when their digests differ.
+const DIFFERENT: [&str; 2] = [
+    "holds another state than a majority",
+    "members hold different states",
+];
 /// How long leases may last after the last renewal: the longest one, a few changes of leaders, and a slow machine.
 const LEASES_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a hand-over is tried, which a change of leaders can get in the way of.
@@ -597,19 +604,23 @@ impl Run {
         load.rest();
         let collected = wait_leases(&cluster).and_then(|()| {
             let revision = cluster.converge()?;
+            thread::sleep(COMPARED);
             let mut recording = load.finish(revision)?;
             recording.hashes = cluster.hashes()?;
             Ok(recording)
         });
         let recording = collected.map_err(|failure| cluster.failure(&failure.to_string()))?;
-        if let Some(text) = scenario.logged {
-            let has_it = |place: Place| {
+        let is_logged = |text: &str| {
+            cluster.places().into_iter().any(|place| {
                 fs::read(cluster.member(place).log_path())
                     .is_ok_and(|log| String::from_utf8_lossy(&log).contains(text))
-            };
-            if !cluster.places().into_iter().any(has_it) {
-                return Err(cluster.failure(&format!("no member has logged {text:?}")));
-            }
+            })
+        };
+        if let Some(text) = scenario.logged.filter(|text| !is_logged(text)) {
+            return Err(cluster.failure(&format!("no member has logged {text:?}")));
+        }
+        if let Some(text) = DIFFERENT.into_iter().find(|text| is_logged(text)) {
+            return Err(cluster.failure(&format!("a member has logged {text:?}")));
         }
         let logs = cluster.failure("the cluster:").to_string();
         Ok((recording, logs))

@@ -61,6 +61,7 @@ mod image;
 mod log;
 mod member;
 mod membership;
+mod promotions;
 mod quota;
 mod read_index;
 mod redact;
@@ -95,6 +96,7 @@ pub use image::{
     install_image_by, install_received, received_file, restore_backup,
 };
 pub use member::{LogStart, Member, Stopwatch, align_snapshot};
+pub use promotions::Promotions;
 pub use quorate_snap::ImageHash;
 pub use quota::{DEFAULT_QUOTA_BYTES, Quota, cost, put_cost, txn_cost};
 pub use redact::{delete_text, put_text, range_text, request_text, txn_text};

@@ -8,6 +8,7 @@ use quorate_proto::etcdserverpb as pb;
 use quorate_proto::{ClusterId, MemberId};
 
 use crate::Cluster;
+use crate::promotions::Promotions;
 use crate::tally::Tally;
 
 /// A read-only window on a member, for the front door. Written only by the member; cheap to read from any thread.
@@ -29,6 +30,7 @@ pub struct View {
     compacting: AtomicBool,
     slow: RwLock<Slow>,
     tally: Tally,
+    promotions: Promotions,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +63,7 @@ impl View {
             compacting: AtomicBool::new(false),
             slow: RwLock::new(Slow::default()),
             tally: Tally::default(),
+            promotions: Promotions::default(),
         }
     }
 
@@ -131,6 +134,11 @@ impl View {
     /// Returns what the member counts of its own work.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// Returns where promotions of learners are counted.
+    pub fn promotions(&self) -> &Promotions {
+        &self.promotions
     }
 
     /// Says whether the member is shutting down.

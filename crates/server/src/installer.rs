@@ -12,6 +12,7 @@ use quorate_proto::raftpb::Message;
 use threads::Threads;
 
 use crate::bootstrap::Place;
+use crate::metrics::Metrics;
 use crate::queue::{Event, Queue};
 use crate::recovery;
 
@@ -25,6 +26,7 @@ pub(crate) struct Installer {
     pub(crate) place: Arc<Place>,
     pub(crate) recovery: Arc<recovery::Options>,
     pub(crate) queue: Queue,
+    pub(crate) metrics: Metrics,
     /// The key index made of the newest state that arrived, with the index whose received database it belongs to.
     pub(crate) passed: Arc<Mutex<Option<(u64, Restoring)>>>,
 }
@@ -68,6 +70,7 @@ impl Installer {
 
     /// Installs a snapshot's image and hands the restored stores to the engine.
     pub(crate) fn install(&self, index: u64) {
+        self.metrics.set_installing(true);
         self.run("install", move |this| {
             tracing::info!(
                 "incoming-leader-snapshot-index" = index,
@@ -117,8 +120,10 @@ impl Installer {
         }
     }
 
-    /// Closes stores that were replaced; readers that still hold them keep them open as long as they need.
+    /// Ends an installation and closes the stores that were replaced; readers that still hold them keep them open as long as they
+    /// need.
     pub(crate) fn close(&self, old: Stores) {
+        self.metrics.set_installing(false);
         self.run("close", move |_| drop(old));
     }
 }

@@ -26,6 +26,9 @@ struct Shared {
     backend_commit: Histogram,
     snapshot_sync: Histogram,
     snapshot_save: Histogram,
+    received_sync: Histogram,
+    received_save: Histogram,
+    installing: AtomicU64,
     compaction: Compactions,
 }
 
@@ -103,6 +106,9 @@ impl Metrics {
             backend_commit: histogram(),
             snapshot_sync: histogram(),
             snapshot_save: histogram(),
+            received_sync: histogram(),
+            received_save: Histogram::exponential(0.1, 2.0, 10),
+            installing: AtomicU64::new(0),
             compaction: Compactions {
                 index: Histogram::exponential(0.5, 2.0, 14),
                 steps: Histogram::exponential(1.0, 2.0, 13),
@@ -138,6 +144,24 @@ impl Metrics {
         self.0.snapshot_save.observe(took.as_secs_f64());
     }
 
+    /// Counts one snapshot received from another member being made durable, whether that went well or not.
+    pub(crate) fn received_synced(&self, started: Instant) {
+        let took = started.elapsed();
+        self.0.received_sync.observe(took.as_secs_f64());
+    }
+
+    /// Counts one snapshot received from another member, from its first byte to its name.
+    pub(crate) fn received_saved(&self, started: Instant) {
+        let took = started.elapsed();
+        self.0.received_save.observe(took.as_secs_f64());
+    }
+
+    /// Shows that a received snapshot is being installed, or that none is any more.
+    pub(crate) fn set_installing(&self, is_installing: bool) {
+        let count = u64::from(is_installing);
+        self.0.installing.store(count, Ordering::Relaxed);
+    }
+
     /// Counts one flush of the backend.
     pub(crate) fn backend_commit(&self, started: Instant) {
         self.0
@@ -165,6 +189,11 @@ impl Metrics {
             (
                 "etcd_debugging_snap_save_total_duration_seconds",
                 &shared.snapshot_save,
+            ),
+            ("etcd_snap_db_fsync_duration_seconds", &shared.received_sync),
+            (
+                "etcd_snap_db_save_total_duration_seconds",
+                &shared.received_save,
             ),
             (
                 "etcd_disk_backend_commit_duration_seconds",
@@ -199,6 +228,10 @@ impl Metrics {
             (
                 "etcd_debugging_mvcc_db_compaction_last",
                 &compaction.last_unix_s,
+            ),
+            (
+                "etcd_server_snapshot_apply_in_progress_total",
+                &shared.installing,
             ),
         ] {
             out.known(name).sample(&[], value.load(Ordering::Relaxed));

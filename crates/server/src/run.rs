@@ -373,6 +373,7 @@ fn start_engine(
         place: Arc::new(place),
         recovery: Arc::new(others.recovery),
         queue: queue.clone(),
+        metrics: metrics.clone(),
         passed: Arc::default(),
     };
     let calls = Calls::new(queue.clone());

@@ -80,6 +80,7 @@ pub(super) const FAMILIES: &[(&str, MetricKind, &str)] = &[
     ("etcd_server_is_leader", Gauge, "Whether or not this member is a leader. 1 if is, 0 otherwise."),
     ("etcd_server_is_learner", Gauge, "Whether or not this member is a learner. 1 if is, 0 otherwise."),
     ("etcd_server_leader_changes_seen_total", Counter, "The number of leader changes seen."),
+    ("etcd_server_learner_promote_failures", Counter, "The total number of failed learner promotions (likely learner not ready) while this member is leader."),
     ("etcd_server_learner_promote_successes", Counter, "The total number of successful learner promotions while this member is leader."),
     ("etcd_server_proposals_applied_total", Gauge, "The total number of consensus proposals applied."),
     ("etcd_server_proposals_committed_total", Gauge, "The total number of consensus proposals committed."),

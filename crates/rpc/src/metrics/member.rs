@@ -52,8 +52,16 @@ fn write_raft(handles: &Handles, text: &mut Text) {
             "etcd_server_slow_read_indexes_total",
             tally.read_indexes_slow.get(),
         ),
+        (
+            "etcd_server_learner_promote_successes",
+            view.promotions().succeeded(),
+        ),
     ] {
         text.known(name).sample(&[], value);
+    }
+    text.known("etcd_server_learner_promote_failures");
+    for (reason, count) in view.promotions().failed() {
+        text.sample(&[("Reason", &reason)], count);
     }
 }
 

@@ -9,8 +9,6 @@
 //! | `etcd_debugging_disk_backend_commit_rebalance_*`, `_spill_*` | steps of bbolt's commit that redb's has not |
 //! | `etcd_debugging_snap_save_marshalling_*` | a snapshot of the log comes encoded from the member |
 //! | `etcd_mvcc_db_open_read_transactions` | no read keeps a transaction of the database between two of its steps |
-//! | `etcd_snap_db_*`, `etcd_server_snapshot_apply_in_progress_total` | images of the database, received from other members |
-//! | `etcd_server_learner_promote_successes` | it needs other members |
 //! | `go_gc_*`, `go_memstats_gc_*`, `_mcache_*`, `_mspan_*`, `_buck_hash_*`, `_next_gc_*`, `_last_gc_*` | nothing collects garbage |
 //! | `go_memstats_mallocs_total`, `_frees_total`, `_heap_objects`, `_alloc_bytes_total` | the allocator does not count calls |
 use super::Text;
@@ -27,8 +25,6 @@ const ZEROS: &[&str] = &[
     "etcd_grpc_proxy_events_coalescing_total",
     "etcd_grpc_proxy_watchers_coalescing_total",
     "etcd_mvcc_db_open_read_transactions",
-    "etcd_server_learner_promote_successes",
-    "etcd_server_snapshot_apply_in_progress_total",
     "go_gc_gogc_percent",
     "go_memstats_alloc_bytes_total",
     "go_memstats_buck_hash_sys_bytes",
@@ -62,8 +58,6 @@ const EMPTY: &[(&str, f64, usize)] = &[
         0.001,
         14,
     ),
-    ("etcd_snap_db_fsync_duration_seconds", 0.001, 14),
-    ("etcd_snap_db_save_total_duration_seconds", 0.1, 10),
 ];
 
 /// Writes them all.

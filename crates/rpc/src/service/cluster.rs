@@ -2,8 +2,8 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use quorate_auth::Operation;
-use quorate_core::{MemberChange, Outcome, Submission};
+use quorate_auth::{Operation, Stage};
+use quorate_core::{Error, MemberChange, Outcome, Submission};
 use quorate_proto::MemberId;
 use quorate_proto::etcdserverpb as pb;
 
@@ -126,15 +126,28 @@ pub(super) fn member_promote(context: &Rc<Context>, metadata: Metadata, body: By
     };
     let context = context.clone();
     Answer::later(async move {
-        let identity = context.identity(&metadata).await?;
-        context.gate(&identity, &Operation::MemberChange)?;
-        context.catch_up().await?;
+        may_promote(&context, &metadata)
+            .await
+            .inspect_err(|error| context.handles.view.promotions().refused(error))?;
         let members = promote(&context, &metadata, MemberId(request.id)).await?;
         Ok(Message::encode(&pb::MemberPromoteResponse {
             header: Some(context.header(0)),
             members,
         }))
     })
+}
+
+/// Waits until the caller can be judged and what was committed is applied.
+async fn may_promote(context: &Context, metadata: &Metadata) -> Result<(), Error> {
+    let identity = context.judged(metadata).await.map_err(Error::Auth)?;
+    let none = |_| Vec::new();
+    let operation = Operation::MemberChange;
+    let gate = context
+        .auth()
+        .gate(&identity, Stage::Door, &operation, none);
+    gate.map_err(Error::Auth)?;
+    let caught_up = context.catch_up().await;
+    caught_up.map_err(|_| Error::TimeoutWaitApplied)
 }
 
 /// Promotes here or on the leader, whoever that turns out to be.
@@ -152,9 +165,12 @@ async fn promote(
             token,
             change: MemberChange::Promote { id },
         },
-        |outcome| match outcome {
-            Outcome::Members { members, .. } => Ok(members),
-            other => Err(other),
+        |outcome| {
+            context.handles.view.promotions().count(&outcome);
+            match outcome {
+                Outcome::Members { members, .. } => Ok(members),
+                other => Err(other),
+            }
         },
         |leader, to, left| leader.promote(to, id, token.clone(), left),
     );

@@ -207,6 +207,12 @@ impl Context {
     ///
     /// `None` when the token can only be judged once more of the log is applied here.
     pub(crate) fn identity_now(&self, metadata: &Metadata) -> Option<Result<Identity, Status>> {
+        let judged = self.judged_now(metadata)?;
+        Some(judged.map_err(Status::from))
+    }
+
+    /// Does what [`Context::identity_now`] does.
+    fn judged_now(&self, metadata: &Metadata) -> Option<Result<Identity, quorate_auth::Error>> {
         let auth = self.auth();
         if !auth.is_enabled() {
             return Some(Ok(Identity::NONE));
@@ -216,17 +222,22 @@ impl Context {
         if waits_for.is_some_and(|index| self.handles.view.applied() < index) {
             return None;
         }
-        Some(
-            auth.identity_of_token(token, self.now_ms())
-                .map_err(Status::from),
-        )
+        Some(auth.identity_of_token(token, self.now_ms()))
     }
 
     /// Finds out who calls; waits until the token can be judged, for as long as the call lasts.
     pub(crate) async fn identity(&self, metadata: &Metadata) -> Result<Identity, Status> {
+        Ok(self.judged(metadata).await?)
+    }
+
+    /// Does what [`Context::identity`] does.
+    pub(crate) async fn judged(
+        &self,
+        metadata: &Metadata,
+    ) -> Result<Identity, quorate_auth::Error> {
         let mut pause = TOKEN_WAIT;
         loop {
-            if let Some(identity) = self.identity_now(metadata) {
+            if let Some(identity) = self.judged_now(metadata) {
                 return identity;
             }
             sleep(pause).await;

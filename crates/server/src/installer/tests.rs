@@ -176,6 +176,7 @@ impl World {
             place: Arc::new(opened.place.clone()),
             recovery: Arc::new(options().recovery),
             queue: Queue::default(),
+            metrics: Metrics::new(),
             passed: Arc::default(),
         };
         let mut arrived = BTreeMap::new();

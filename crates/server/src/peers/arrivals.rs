@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use quorate_backend::TableRow;
 use quorate_core::{Filling, ImageError, StateReader};
@@ -42,6 +43,7 @@ impl ImageStore for Arrivals {
             images: Arc::clone(&self.images),
             installer: self.installer.clone(),
             newest: Arc::clone(&self.newest),
+            begun: self.installer.metrics.clock(),
         }))
     }
 }
@@ -51,6 +53,7 @@ struct Arrival {
     images: Arc<ImageDirectory>,
     installer: Installer,
     newest: Arc<AtomicU64>,
+    begun: Instant,
 }
 
 enum Form {
@@ -94,11 +97,19 @@ impl ImageFile for Arrival {
             self.decide(&[])?;
             self.append(&begin)?;
         }
-        match self.form {
+        let metrics = &self.installer.metrics;
+        let kept = match self.form {
             Form::Unknown(_) => unreachable!("it was decided"),
-            Form::Image(image) => image.keep(index),
+            Form::Image(image) => {
+                let started = metrics.clock();
+                let kept = image.keep(index);
+                metrics.received_synced(started);
+                kept
+            }
             Form::State(state) => state.keep(index),
-        }
+        }?;
+        metrics.received_saved(self.begun);
+        Ok(kept)
     }
 }
 
@@ -171,7 +182,11 @@ impl State {
         }
         self.pass(rows)?;
         let (filling, passed) = self.end()?;
-        let path = filling.keep(state).map_err(io::Error::other)?;
+        let metrics = &self.installer.metrics;
+        let started = metrics.clock();
+        let kept = filling.keep(state);
+        metrics.received_synced(started);
+        let path = kept.map_err(io::Error::other)?;
         self.installer.note_passed(state.applied.index, passed);
         Ok(path)
     }

@@ -65,7 +65,9 @@ impl PeerService {
         loop {
             let change = MemberChange::Promote { id };
             let ask = |token| Submission::ChangeMembers { token, change };
-            let leader = match self.calls.ask(ask).await {
+            let outcome = self.calls.ask(ask).await;
+            self.view.promotions().count(&outcome);
+            let leader = match outcome {
                 Outcome::Members { members, .. } => return Ok(members),
                 Outcome::Failed(Error::NotLeader { leader }) => leader,
                 other => return Err(refusal(other)),
@@ -156,9 +158,15 @@ impl Service for PeerService {
     fn promote(&self, id: MemberId, token: Option<String>) -> Answer<Result<Vec<Member>, Refusal>> {
         let this = self.clone();
         Box::pin(async move {
-            this.catch_up().await?;
-            this.is_root(token.as_deref())
-                .map_err(|e| Refusal::Other(e.to_string()))?;
+            let promotions = this.view.promotions();
+            this.catch_up()
+                .await
+                .inspect_err(|_| promotions.refused(&Error::TimeoutWaitApplied))?;
+            this.is_root(token.as_deref()).map_err(|e| {
+                let error = Error::Auth(e);
+                promotions.refused(&error);
+                Refusal::Other(error.to_string())
+            })?;
             this.promote_anywhere(id, token).await
         })
     }

@@ -1,6 +1,7 @@
 //! Arrivals whole, cut short, dropped, overtaken and on a disk that fails.
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 use quorate_backend::Backend;
 use quorate_disk::{CrashPolicy, Disk, Fault, OperationKind, SimDisk};
@@ -10,7 +11,8 @@ use super::*;
 use crate::installer::tests::{
     FIRST, Form as SentForm, Rows, SECOND, SNAP_DIR, open, options, rows, state_of_leader,
 };
-use crate::queue::Queue;
+use crate::metrics::Metrics;
+use crate::queue::{Event, Queue, Taken};
 
 /// A member that snapshots come to: states onto a simulated disk, images into a directory.
 struct World {
@@ -28,6 +30,7 @@ impl World {
             place: Arc::new(place),
             recovery: Arc::new(options().recovery),
             queue: Queue::default(),
+            metrics: Metrics::new(),
             passed: Arc::default(),
         };
         let images = tempfile::tempdir().unwrap();
@@ -55,6 +58,23 @@ impl World {
         let names = self.disk.read_dir(Path::new(SNAP_DIR)).unwrap();
         let names = names.iter().map(text);
         names.filter(|name| name.contains(".state.db")).collect()
+    }
+
+    fn shown(&self) -> String {
+        let mut text = quorate_rpc::Text::default();
+        self.installer.metrics.render(&mut text);
+        text.finish()
+    }
+
+    /// So many were made durable, and so many of them were whole.
+    fn assert_measured(&self, synced: u64, saved: u64) {
+        let shown = self.shown();
+        for line in [
+            format!("etcd_snap_db_fsync_duration_seconds_count {synced}"),
+            format!("etcd_snap_db_save_total_duration_seconds_count {saved}"),
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line}");
+        }
     }
 
     fn images(&self) -> usize {
@@ -104,6 +124,28 @@ fn state_becomes_a_database_with_its_key_index_and_an_image_is_stored() {
     assert!(std::fs::read(path).unwrap() == image);
     assert!(world.installer.take_passed(SECOND).is_none());
     assert_eq!(world.states(), [received(FIRST)]);
+    world.assert_measured(2, 2);
+}
+
+#[test]
+fn installation_is_shown_until_it_was_handled() {
+    let world = World::new();
+    let is_shown = |count: u8| {
+        let line = format!("etcd_server_snapshot_apply_in_progress_total {count}");
+        world.shown().lines().any(|shown| shown == line)
+    };
+    world.arrive(&state(FIRST).1, FIRST).unwrap();
+    assert!(is_shown(0));
+    world.installer.install(FIRST);
+    let mut taken = Taken::default();
+    let far = world.installer.metrics.clock() + Duration::from_secs(60);
+    world.installer.queue.take(far, false, &mut taken);
+    assert!(is_shown(1));
+    let Some(Event::Installed(stores)) = taken.events.pop() else {
+        panic!("not installed");
+    };
+    world.installer.close(*stores);
+    assert!(is_shown(0));
 }
 
 #[test]
@@ -140,7 +182,10 @@ fn state_that_breaks_off_or_is_too_old_is_refused_before_it_is_acknowledged() {
     let refused = world.arrive(&sent, FIRST + 1).unwrap_err().to_string();
     assert!(refused.contains("older than its message"), "{refused}");
     world.assert_clean("too old");
+    world.assert_measured(0, 0);
     world.arrive(&sent, FIRST).unwrap();
+    world.arrive(&sent, FIRST).unwrap_err();
+    world.assert_measured(2, 1);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod metrics;
 mod operators;
 mod overload;
 mod pauses;
+mod peer_metrics;
 mod process;
 mod raw;
 mod replay;

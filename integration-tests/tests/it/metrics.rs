@@ -17,19 +17,19 @@ use quorate_proto::etcdserverpb::{
     RequestOp, TxnRequest, TxnResponse,
 };
 
-const GOLDEN: &str = include_str!("metrics.txt");
+pub(crate) const GOLDEN: &str = include_str!("metrics.txt");
 /// How long numbers that are shown once a second may take.
 const SETTLE: Duration = Duration::from_secs(30);
 
 /// One metric of a scrape.
 #[derive(Debug, Default)]
-struct Family {
+pub(crate) struct Family {
     kind: String,
     help: String,
     labels: BTreeSet<String>,
     bounds: Vec<String>,
     /// Samples: what stands before the value, and the value.
-    samples: Vec<(String, f64)>,
+    pub(crate) samples: Vec<(String, f64)>,
 }
 
 /// Gets a page of the server by HTTP/1.0, which has no chunks.
@@ -43,8 +43,8 @@ pub(crate) fn get(endpoint: &str, path: &str) -> String {
 }
 
 /// Reads the text format.
-fn parse(text: &str) -> BTreeMap<String, Family> {
-    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+fn parse(text: &str) -> Families {
+    let mut families: Families = BTreeMap::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             let (name, help) = rest.split_once(' ').unwrap();
@@ -66,7 +66,7 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
     families
 }
 
-fn add_sample(families: &mut BTreeMap<String, Family>, line: &str) {
+fn add_sample(families: &mut Families, line: &str) {
     let (series, value) = line.rsplit_once(' ').unwrap();
     let name = series.split('{').next().unwrap();
     let ends = ["", "_bucket", "_sum", "_count"];
@@ -96,12 +96,30 @@ fn add_sample(families: &mut BTreeMap<String, Family>, line: &str) {
         .push((series.to_owned(), value.parse().unwrap()));
 }
 
-fn scrape(endpoint: &str) -> BTreeMap<String, Family> {
+pub(crate) type Families = BTreeMap<String, Family>;
+
+pub(crate) fn scrape(endpoint: &str) -> Families {
     parse(&get(endpoint, "/metrics"))
 }
 
+/// Puts what several members show together, as one of them would show it.
+pub(crate) fn merged(scrapes: Vec<Families>) -> Families {
+    let mut all = Families::new();
+    for (name, more) in scrapes.into_iter().flatten() {
+        let family = all.entry(name).or_default();
+        family.kind = more.kind;
+        family.help = more.help;
+        family.labels.extend(more.labels);
+        if family.bounds.is_empty() {
+            family.bounds = more.bounds;
+        }
+        family.samples.extend(more.samples);
+    }
+    all
+}
+
 /// Does a little of everything.
-async fn work(client: &Client) {
+pub(crate) async fn work(client: &Client) {
     let put = |key: &'static str| PutRequest {
         key: key.into(),
         value: "v".into(),
@@ -151,11 +169,11 @@ async fn work(client: &Client) {
     let _: AlarmResponse = client.call("Maintenance/Alarm", list).await.unwrap();
 }
 
-/// Compares with the list; gives what differs.
-fn differences(ours: &BTreeMap<String, Family>) -> Vec<String> {
+/// Compares with the lists; gives what differs.
+pub(crate) fn differences(ours: &Families, lists: &[&str]) -> Vec<String> {
     let mut differences = Vec::new();
     let mut known = BTreeSet::new();
-    for line in GOLDEN.lines() {
+    for line in lists.iter().flat_map(|list| list.lines()) {
         let [name, kind, labels, bounds, help] =
             line.split('\t').collect::<Vec<_>>().try_into().unwrap();
         known.insert(name);
@@ -176,19 +194,13 @@ fn differences(ours: &BTreeMap<String, Family>) -> Vec<String> {
             }
         }
     }
-    // With other members etcd has them too; here they stand at 0 until there are some.
-    let needs_peers = |name: &str| {
-        name.starts_with("etcd_network_peer_") || name.starts_with("etcd_network_snapshot_")
-    };
-    let unknown = ours
-        .keys()
-        .filter(|name| !known.contains(name.as_str()) && !needs_peers(name));
+    let unknown = ours.keys().filter(|name| !known.contains(name.as_str()));
     differences.extend(unknown.map(|name| format!("{name} is ours alone")));
     differences
 }
 
 /// Queries of the official dashboards and alerts (etcd v3.7.1 contrib/mixin) that a single member answers: a metric, and
-/// labels that select series of it. Those about `etcd_network_peer_*` need other members.
+/// labels that select series of it. Those about `etcd_network_peer_*` need other members: see `peer_metrics.rs`.
 const QUERIES: &[(&str, &[&str])] = &[
     ("etcd_server_has_leader", &[]),
     ("etcd_server_leader_changes_seen_total", &[]),
@@ -257,7 +269,7 @@ const MOVED: &[&str] = &[
     "os_fd_used",
 ];
 
-fn value(families: &BTreeMap<String, Family>, series: &str) -> f64 {
+fn value(families: &Families, series: &str) -> f64 {
     let mut samples = families.values().flat_map(|family| &family.samples);
     let found = samples.find(|(name, _)| name == series);
     found.unwrap_or_else(|| panic!("{series} is missing")).1
@@ -284,7 +296,7 @@ async fn shows_what_etcd_shows(binary: &Binary) {
             Some(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     };
-    let differences = differences(&families);
+    let differences = differences(&families, &[GOLDEN]);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     for (metric, labels) in QUERIES {
         let samples = &families[*metric].samples;

@@ -21,7 +21,7 @@ use crate::cluster::one_at_a_time;
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 /// A snapshot of the log is due after so few entries.
-const SMALL_LOG: [&str; 2] = ["--snapshot-count=100", "--snapshot-catchup-entries=50"];
+pub(crate) const SMALL_LOG: [&str; 2] = ["--snapshot-count=100", "--snapshot-catchup-entries=50"];
 
 fn start(binary: Binary, args: &[&str]) -> Cluster {
     let setup = Setup {
@@ -71,7 +71,7 @@ fn wait_for_line(cluster: &Cluster, place: Place, parts: &[&str]) {
     );
 }
 
-fn fill(cluster: &Cluster, place: Place, count: usize) {
+pub(crate) fn fill(cluster: &Cluster, place: Place, count: usize) {
     for number in 0..count {
         let request = PutRequest {
             key: format!("key-{number}").into_bytes().into(),

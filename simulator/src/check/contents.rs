@@ -1,45 +1,89 @@
 //! What a member holds against the model.
-use quorate_core::{ClusterMember, Member};
+use std::fmt;
+
+use quorate_core::{ClusterMember, Error, Member};
 use quorate_proto::LeaseId;
 use quorate_proto::etcdserverpb::{AlarmType, RangeRequest};
 
 use super::Violation;
-use super::answers::range_answer;
+use super::answers::{range_answer, refusal};
 use crate::model::{Model, Peer};
 
 /// Old revisions that are looked at.
 const OLD_REVISIONS: i64 = 4;
 
-/// Checks that a member holds exactly what the model says for the entries that it has applied.
+/// How what a member gives differs from what it must give.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Differs {
+    /// It says that it cannot read what it holds: a member whose disk was damaged may.
+    Unreadable(String),
+    /// It gives something else: nobody may, whatever happened to a disk.
+    Wrong(String),
+}
+
+impl Differs {
+    /// Takes an error of a read: a refusal is an answer, and wrong.
+    pub fn of(error: quorate_mvcc::Error) -> Self {
+        let error = Error::Mvcc(error);
+        match refusal(&error) {
+            Some(refused) => Self::Wrong(format!("refuses it: {refused:?}")),
+            None => Self::Unreadable(format!("cannot read: {error}")),
+        }
+    }
+
+    /// Says whether a member may differ like this, if its disk may fail.
+    pub fn is_forgiven(&self, may_fail: bool) -> bool {
+        may_fail && matches!(self, Self::Unreadable(_))
+    }
+}
+
+impl From<String> for Differs {
+    fn from(text: String) -> Self {
+        Self::Wrong(text)
+    }
+}
+
+impl fmt::Display for Differs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Unreadable(text) | Self::Wrong(text)) = self;
+        f.write_str(text)
+    }
+}
+
+/// Checks that a member holds exactly what the model says for the entries that it has applied, as far as it can be read:
+/// one that may fail may say that it cannot.
 ///
 /// # Errors
 /// What differs.
-pub fn holds(model: &Model, machine: u64, member: &Member) -> Result<(), Violation> {
+pub fn holds(
+    model: &Model,
+    machine: u64,
+    member: &Member,
+    may_fail: bool,
+) -> Result<(), Violation> {
     let place = member.view().applied();
     let checks = [
         keys(model, place, member),
         hashes(model, place, member),
-        leases(model, place, member),
-        users(model, place, member),
-        cluster(model, place, member),
+        leases(model, place, member).map_err(Differs::Wrong),
+        users(model, place, member).map_err(Differs::Wrong),
+        cluster(model, place, member).map_err(Differs::Wrong),
     ];
-    for check in checks {
-        check.map_err(|why| {
-            let text = format!("m{machine}, which has applied entry {place}, {why}");
-            Violation::new("members hold what the log says", text)
-        })?;
-    }
-    Ok(())
+    let mut differs = checks.into_iter().filter_map(Result::err);
+    let Some(why) = differs.find(|why| !why.is_forgiven(may_fail)) else {
+        return Ok(());
+    };
+    let text = format!("m{machine}, which has applied entry {place}, {why}");
+    Err(Violation::new("members hold what the log says", text))
 }
 
-fn keys(model: &Model, place: u64, member: &Member) -> Result<(), String> {
+fn keys(model: &Model, place: u64, member: &Member) -> Result<(), Differs> {
     let reader = member.stores().kv.reader();
     let (revision, compact) = (model.revision_at(place), model.compact_at(place));
     let is = (reader.current_revision(), reader.compact_revision());
     if is != (revision, compact) {
-        return Err(format!(
-            "is at revision and compact revision {is:?}, not {revision}, {compact}"
-        ));
+        let text = format!("is at revision and compact revision {is:?}, not {revision}, {compact}");
+        return Err(Differs::Wrong(text));
     }
     let oldest = compact.max(1);
     let steps = (1..=OLD_REVISIONS).map(|n| oldest + (revision - oldest) * n / OLD_REVISIONS);
@@ -50,24 +94,24 @@ fn keys(model: &Model, place: u64, member: &Member) -> Result<(), String> {
             revision: at,
             ..RangeRequest::default()
         };
-        let got = reader
-            .range(&everything)
-            .map_err(|e| format!("cannot read {at}: {e}"))?;
+        let got = reader.range(&everything).map_err(Differs::of)?;
         let got = range_answer(&got)?;
         let expected = model.range(place, &everything);
         if expected.as_ref() != Ok(&got) {
-            return Err(format!("holds {got:?} at revision {at}, not {expected:?}"));
+            let text = format!("holds {got:?} at revision {at}, not {expected:?}");
+            return Err(Differs::Wrong(text));
         }
     }
     Ok(())
 }
 
-fn hashes(model: &Model, place: u64, member: &Member) -> Result<(), String> {
+fn hashes(model: &Model, place: u64, member: &Member) -> Result<(), Differs> {
     let reader = member.stores().kv.reader();
-    let got = reader.hash_kv(0).map_err(|e| format!("cannot hash: {e}"))?;
+    let got = reader.hash_kv(0).map_err(Differs::of)?;
     let expected = model.hash(model.revision_at(place), got.compact_revision);
     if expected.is_some_and(|hash| hash != got.hash) {
-        return Err(format!("hashes to {got:?}, not {expected:?}"));
+        let text = format!("hashes to {got:?}, not {expected:?}");
+        return Err(Differs::Wrong(text));
     }
     Ok(())
 }

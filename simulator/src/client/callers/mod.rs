@@ -368,9 +368,7 @@ impl Workload for Callers {
             let Some(member) = world.machine(number).and_then(|m| m.member()) else {
                 continue;
             };
-            if !world.may_fail(number) {
-                holds(&self.model, number, member)?;
-            }
+            holds(&self.model, number, member, world.may_fail(number))?;
         }
         world.hit("whole state compared with the model");
         Ok(())

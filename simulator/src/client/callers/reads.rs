@@ -6,7 +6,7 @@ use quorate_proto::etcdserverpb as pb;
 
 use super::{Callers, Checked, Waiting};
 use crate::World;
-use crate::check::{Violation, range_answer, refusal, txn_answer};
+use crate::check::{Differs, Violation, range_answer, refusal, txn_answer};
 use crate::model::{Peer, Refusal};
 
 /// Something to read.
@@ -93,13 +93,13 @@ impl Callers {
         world.say(|| format!("m{machine} is read at entry {place}: {read:?}"));
         match self.compare(world, machine, place, &reader, &read) {
             Ok(()) => {}
-            Err(text) if world.may_fail(machine) => {
+            Err(differs) if differs.is_forgiven(world.may_fail(machine)) => {
                 world.hit("damaged member could not read");
-                world.say(|| text);
+                world.say(|| differs.to_string());
                 return Ok(());
             }
-            Err(text) => {
-                let text = format!("m{machine} at entry {place}, asked for {read:?}, {text}");
+            Err(differs) => {
+                let text = format!("m{machine} at entry {place}, asked for {read:?}, {differs}");
                 return Err(Violation::new("reads are the model's", text));
             }
         }
@@ -138,7 +138,7 @@ impl Callers {
         place: u64,
         reader: &Reader,
         read: &Read,
-    ) -> Result<(), String> {
+    ) -> Result<(), Differs> {
         match read {
             Read::Range(r) => {
                 let got = reader.range(r).map_err(failed);
@@ -158,7 +158,7 @@ impl Callers {
                 let got = reader.txn_read_only(r).map_err(failed);
                 same(got, |got| txn_answer(&got), self.model.read_txn(place, r))
             }
-            Read::Members => self.compare_members(world, machine, place),
+            Read::Members => Ok(self.compare_members(world, machine, place)?),
             Read::Hash(revision) => self.compare_hash(place, reader, *revision),
             Read::Password { .. } => Ok(()),
         }
@@ -189,7 +189,7 @@ impl Callers {
         Ok(())
     }
 
-    fn compare_hash(&self, place: u64, reader: &Reader, revision: i64) -> Result<(), String> {
+    fn compare_hash(&self, place: u64, reader: &Reader, revision: i64) -> Result<(), Differs> {
         let (current, compact) = (self.model.revision_at(place), self.model.compact_at(place));
         let at = if revision == 0 { current } else { revision };
         let expected = match at {
@@ -201,8 +201,8 @@ impl Callers {
         match reader.hash_kv(revision) {
             Err(error) => match failed(error) {
                 Failed::Refused(refused) if Err(refused) == expected => Ok(()),
-                Failed::Refused(refused) => Err(format!("refuses it: {refused:?}")),
-                Failed::Unreadable(why) => Err(format!("cannot hash: {why}")),
+                Failed::Refused(refused) => Err(format!("refuses it: {refused:?}").into()),
+                Failed::Unreadable(why) => Err(Differs::Unreadable(format!("cannot hash: {why}"))),
             },
             Ok(got) => {
                 // Of a revision that was compacted at, the hash may be that of the compaction.
@@ -217,7 +217,7 @@ impl Callers {
                 if may_be && (is_known || is_stored) && is_right {
                     Ok(())
                 } else {
-                    Err(format!("hashes to {got:?}, not {hash:?} or {expected:?}"))
+                    Err(format!("hashes to {got:?}, not {hash:?} or {expected:?}").into())
                 }
             }
         }
@@ -236,16 +236,18 @@ fn same<G, A: PartialEq + std::fmt::Debug>(
     got: Result<G, Failed>,
     convert: impl FnOnce(G) -> Result<A, String>,
     expected: Result<A, Refusal>,
-) -> Result<(), String> {
+) -> Result<(), Differs> {
     let got = match got {
         Ok(got) => Ok(convert(got)?),
         Err(Failed::Refused(refused)) => Err(refused),
-        Err(Failed::Unreadable(why)) => return Err(format!("cannot read: {why}")),
+        Err(Failed::Unreadable(why)) => {
+            return Err(Differs::Unreadable(format!("cannot read: {why}")));
+        }
     };
     if got == expected {
         Ok(())
     } else {
-        Err(format!("gives {got:?}, not {expected:?}"))
+        Err(format!("gives {got:?}, not {expected:?}").into())
     }
 }
 

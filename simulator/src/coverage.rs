@@ -38,6 +38,7 @@ pub const NAMES: &[&str] = &[
     "sector became unreadable", "bit rotted in the log", "bit rotted in the database", "bit rotted in a snapshot", "disk full",
     "disk stalled for an election timeout", "member refused to start on a damaged disk",
     "member stopped at a failed disk", "member stopped at the state of a snapshot", "member stopped on a damaged disk", "cluster stopped beyond the atlas",
+    "sound majority served beyond the atlas", "damaged majority went on beyond the atlas",
     // Time.
     "clock ran fast", "clock ran slow", "clock jumped", "wall clock jumped", "member paused", "leader paused",
     "late ticks were made up for",
@@ -54,7 +55,7 @@ pub const NAMES: &[&str] = &[
     "whole state compared with the model", "logged in", "leadership asked to move", "leadership moved",
     "change of members asked for by a client", "downgrade asked for", "downgrade found possible", "downgrade began", "downgrade canceled",
     "members changed, as the model says", "change of members refused, as the model says",
-    "only voter read at once", "damaged member could not read", "linearizable read", "serializable read",
+    "only voter read at once", "damaged member could not read", "damaged member was read rightly", "linearizable read", "serializable read",
     "login refused", "refused before hashing", "watcher asked for", "watch stream broken off", "watch stream stalled",
     "watcher resumed elsewhere", "watcher created", "watcher told of events", "watcher told of progress",
     "watcher canceled", "watcher overtaken by a compaction", "watch stream complete at the end",

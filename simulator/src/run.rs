@@ -122,11 +122,7 @@ impl Run<'_> {
         self.workload.stop(self.world);
         self.world.end_faults();
         if is_beyond {
-            self.run_ms(BEYOND_MS)?;
-            if self.world.leader().is_none() {
-                self.world.hit("cluster stopped beyond the atlas");
-            }
-            return Ok(());
+            return self.beyond();
         }
         self.converge("after the faults")?;
         self.idle()?;
@@ -138,6 +134,38 @@ impl Run<'_> {
         self.converge("after the restart of everything")?;
         self.agree()?;
         self.unchanged(&states)?;
+        self.workload.check(self.world)
+    }
+
+    /// After faults that may have taken more than a minority: who can serve does, who cannot says so, and nobody lies.
+    fn beyond(&mut self) -> Checked {
+        self.run_ms(BEYOND_MS)?;
+        let limit_ms = self.patience_ms();
+        let what = "every member runs, or has said why it does not";
+        self.run_until("loud stop", what, limit_ms, |run| {
+            Ok(run.world.has_nobody_gone_silently())
+        })?;
+        let is_sound = self.world.has_sound_majority();
+        if is_sound {
+            let leads = "a majority is sound, and one leads";
+            self.run_until("liveness", leads, limit_ms, |run| {
+                Ok(run.world.leader().is_some())
+            })?;
+        }
+        for number in self.world.up() {
+            if is_sound {
+                self.serves(number, "a majority is sound", limit_ms)?;
+            } else {
+                self.answers(number, limit_ms)?;
+            }
+        }
+        self.world.hit(if is_sound {
+            "sound majority served beyond the atlas"
+        } else if self.world.leader().is_none() {
+            "cluster stopped beyond the atlas"
+        } else {
+            "damaged majority went on beyond the atlas"
+        });
         self.workload.check(self.world)
     }
 
@@ -206,29 +234,43 @@ impl Run<'_> {
             Ok(run.world.is_whole() && run.world.leader().is_some())
         })?;
         for number in self.world.up() {
-            let serves = format!("{when}, m{number} serves a write");
-            let mut asked = None;
-            self.run_until("liveness", &serves, limit_ms, |run| {
-                if !run.world.is_up(number) {
-                    return Ok(true);
-                }
-                let answer = asked.and_then(|token| run.world.told(token));
-                match answer {
-                    Some(Outcome::Applied(Applied::Put(_))) => return Ok(true),
-                    Some(Outcome::Failed(error)) if is_an_answer(&error) => return Ok(true),
-                    Some(_) => asked = None,
-                    None => {}
-                }
-                if asked.is_none_or(|token| !run.world.waits(token)) {
-                    asked = run.world.probe(number);
-                }
-                Ok(false)
-            })?;
+            self.serves(number, when, limit_ms)?;
         }
         // After a failed read a database gives nothing more; the next flush ends its member, which then starts again.
         let same = format!("{when}, all members have applied the same and can be read");
         self.run_until("liveness", &same, limit_ms, |run| {
             Ok(run.world.is_level() && run.world.is_whole() && can_be_read(run.world))
+        })
+    }
+
+    /// Waits until a member that runs serves a write, or ends.
+    fn serves(&mut self, number: u64, when: &str, limit_ms: u64) -> Checked {
+        let serves = format!("{when}, m{number} serves a write");
+        let mut asked = None;
+        self.run_until("liveness", &serves, limit_ms, |run| {
+            if !run.world.is_up(number) {
+                return Ok(true);
+            }
+            let answer = asked.and_then(|token| run.world.told(token));
+            match answer {
+                Some(Outcome::Applied(Applied::Put(_))) => return Ok(true),
+                Some(Outcome::Failed(error)) if is_an_answer(&error) => return Ok(true),
+                Some(_) => asked = None,
+                None => {}
+            }
+            if asked.is_none_or(|token| !run.world.waits(token)) {
+                asked = run.world.probe(number);
+            }
+            Ok(false)
+        })
+    }
+
+    /// Waits until a member that runs has said what became of a write, be it that it timed out, or ends.
+    fn answers(&mut self, number: u64, limit_ms: u64) -> Checked {
+        let what = format!("a majority is lost, and m{number} says what became of a write");
+        let asked = self.world.probe(number);
+        self.run_until("loud stop", &what, limit_ms, |run| {
+            Ok(asked.is_none_or(|token| !run.world.waits(token)))
         })
     }
 

@@ -203,7 +203,12 @@ impl Workload for Puts {
             };
             let may_fail = world.may_fail(number);
             let first = reader.compact_revision().max(1) + 1;
-            for (revision, (key, value)) in self.acknowledged.range(first..) {
+            // Where a majority is lost, a member need not have heard of what others have.
+            let ends = match world.plan().is_beyond {
+                true => reader.current_revision().saturating_add(1).max(first),
+                false => i64::MAX,
+            };
+            for (revision, (key, value)) in self.acknowledged.range(first..ends) {
                 let found = reader.value_before(key.as_bytes(), revision + 1);
                 let found = found.map_err(Differs::of);
                 let is_fine = match &found {

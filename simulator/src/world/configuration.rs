@@ -66,6 +66,22 @@ impl World {
         })
     }
 
+    /// Says whether no more than a minority of the founders is lost; beyond the atlas nobody else ever votes.
+    pub(crate) fn has_sound_majority(&self) -> bool {
+        let founders = self.machines.values();
+        let lost = founders.filter(|m| self.is_lost(m.member_id.0)).count();
+        2 * lost < self.machines.len()
+    }
+
+    /// Says whether every member runs, or has given a reason why it cannot go on.
+    pub(crate) fn has_nobody_gone_silently(&self) -> bool {
+        self.machines.values().all(|m| match &m.status {
+            Status::Refused(why) => !why.is_empty(),
+            Status::Removed => true,
+            Status::Up | Status::Down => m.running.is_some(),
+        })
+    }
+
     /// Says whether everybody who counts knows who votes and will not forget it, and no change of that is on its way.
     ///
     /// While it is not so, members that are gone may still be asked for.

@@ -205,3 +205,20 @@ fn peer(member: &ClusterMember) -> Peer {
         is_learner: member.is_learner,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_mvcc::Error;
+
+    use super::*;
+
+    #[test]
+    fn only_who_cannot_read_is_forgiven() {
+        let unreadable = Differs::of(Error::Poisoned);
+        assert!(unreadable.is_forgiven(true));
+        assert!(!unreadable.is_forgiven(false));
+        let refused = Differs::of(Error::Compacted);
+        assert!(!refused.is_forgiven(true), "{refused}");
+        assert!(!Differs::from("gives 1, not 2".to_owned()).is_forgiven(true));
+    }
+}

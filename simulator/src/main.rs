@@ -21,7 +21,8 @@ use quorate_simulator::{EVERYTHING_FROM, Ended, Lie, Report, Trace, run_lie, run
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HELP: &str = "\
-simulator [--seeds N] [--first S] [--jobs J]   many seeds, from S on; stops at the first that fails
+simulator [--seeds N] [--jobs J]               many seeds, of both kinds of clients in turn; stops at the first that fails
+simulator --first S [--seeds N] [--jobs J]     seeds from S on
 simulator --minutes M [--jobs J]               random seeds for so long
 simulator --seed N                             one seed with its whole trace
 simulator shrink --seed N                      the smallest run that fails in the same way
@@ -33,7 +34,8 @@ simulator canary                               lies that the checks must see thr
   --length-ms N            length of the first phase
   --all                    a trace with every tick, to see where two runs part
   --quiet                  no trace, no coverage
-  --keep-going             do not stop at the first that fails";
+  --keep-going             do not stop at the first that fails
+  --covered                fail when something never happened that should happen sometimes";
 
 /// What was asked for.
 #[derive(Default)]
@@ -42,18 +44,18 @@ struct Asked {
     canary: bool,
     seed: Option<u64>,
     seeds: Option<u64>,
-    first: u64,
+    first: Option<u64>,
     jobs: usize,
     minutes: Option<u64>,
     quiet: bool,
     all: bool,
     keep_going: bool,
+    covered: bool,
     narrow: Narrow,
 }
 
 fn parse(args: &[String]) -> Result<Asked, String> {
     let mut asked = Asked {
-        first: 1,
         jobs: 1,
         ..Asked::default()
     };
@@ -70,9 +72,10 @@ fn parse(args: &[String]) -> Result<Asked, String> {
             "--quiet" => asked.quiet = true,
             "--all" => asked.all = true,
             "--keep-going" => asked.keep_going = true,
+            "--covered" => asked.covered = true,
             "--seed" => asked.seed = Some(number(value()?)?),
             "--seeds" => asked.seeds = Some(number(value()?)?),
-            "--first" => asked.first = number(value()?)?,
+            "--first" => asked.first = Some(number(value()?)?),
             "--jobs" => asked.jobs = usize::try_from(number(value()?)?).unwrap_or(1).max(1),
             "--minutes" => asked.minutes = Some(number(value()?)?),
             "--faults" => asked.narrow.faults = Some(number(value()?)?),
@@ -230,9 +233,35 @@ fn sing(lie: Lie) -> bool {
     false
 }
 
+/// Which seeds are run, in order.
+#[derive(Clone, Copy)]
+enum Order {
+    /// From this one on.
+    From(u64),
+    /// Of both kinds of clients in turn, the first after this one of each.
+    BothAfter(u64),
+}
+
+impl Order {
+    /// Returns the seed that is run after so many others.
+    fn seed(self, done: u64) -> u64 {
+        match self {
+            Self::From(first) => first.saturating_add(done),
+            Self::BothAfter(last) => {
+                let number = last + done / 2;
+                match done % 2 {
+                    0 => 1 + number % (EVERYTHING_FROM - 1),
+                    _ => EVERYTHING_FROM + 1 + number,
+                }
+            }
+        }
+    }
+}
+
 /// What threads that run seeds share.
 struct Shared {
-    next: AtomicU64,
+    order: Order,
+    done: AtomicU64,
     stop: AtomicBool,
     sum: Mutex<Sum>,
 }
@@ -250,31 +279,25 @@ struct Sum {
 
 fn many(asked: &Asked) -> bool {
     let begun = Instant::now();
-    let (first, last, ends) = match asked.minutes {
-        Some(minutes) => {
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default();
-            let seed = u64::try_from(now.as_nanos() & 0xffff_ffff_ffff).unwrap_or(1);
-            (
-                seed,
-                u64::MAX,
-                Some(begun + Duration::from_secs(60 * minutes)),
-            )
-        }
-        None => {
-            let last = asked.first.saturating_add(asked.seeds.unwrap_or(1_000));
-            (asked.first, last, None)
-        }
+    let ends = asked.minutes.map(|m| begun + Duration::from_secs(60 * m));
+    let seeds = match ends {
+        Some(_) => u64::MAX,
+        None => asked.seeds.unwrap_or(1_000),
+    };
+    let order = match asked.first {
+        Some(first) => Order::From(first),
+        None if ends.is_some() => Order::BothAfter(by_the_clock()),
+        None => Order::BothAfter(0),
     };
     let shared = Shared {
-        next: AtomicU64::new(first),
+        order,
+        done: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         sum: Mutex::default(),
     };
     std::thread::scope(|scope| {
         for _ in 0..asked.jobs {
-            scope.spawn(|| work(asked, &shared, last, ends));
+            scope.spawn(|| work(asked, &shared, seeds, ends));
         }
     });
     let sum = shared
@@ -282,20 +305,33 @@ fn many(asked: &Asked) -> bool {
         .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     report(&sum, begun.elapsed(), asked.quiet);
-    sum.failed == 0
+    let is_covered = !asked.covered || is_covered(&sum.coverage);
+    sum.failed == 0 && is_covered
 }
 
-fn work(asked: &Asked, shared: &Shared, last: u64, ends: Option<Instant>) {
+/// Draws a number that is another in every run.
+fn by_the_clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let ns = since.unwrap_or_default().as_nanos() & 0xffff_ffff_ffff;
+    u64::try_from(ns).unwrap_or(1)
+}
+
+/// Says what never happened, and whether everything did.
+fn is_covered(coverage: &Coverage) -> bool {
+    let missing = coverage.missing();
+    for name in &missing {
+        println!("FAILED: never {name}");
+    }
+    missing.is_empty()
+}
+
+fn work(asked: &Asked, shared: &Shared, seeds: u64, ends: Option<Instant>) {
     while !shared.stop.load(Ordering::Relaxed) && ends.is_none_or(|ends| Instant::now() < ends) {
-        let number = shared.next.fetch_add(1, Ordering::Relaxed);
-        if number >= last {
+        let done = shared.done.fetch_add(1, Ordering::Relaxed);
+        if done >= seeds {
             return;
         }
-        // Random seeds are of both kinds of clients in turn.
-        let seed = match ends {
-            Some(_) if number.is_multiple_of(2) => number % EVERYTHING_FROM,
-            _ => number,
-        };
+        let seed = shared.order.seed(done);
         let begun = cpu_time();
         let report = caught(seed, &asked.narrow, Trace::Off);
         let Ok(mut sum) = shared.sum.lock() else {
@@ -346,4 +382,28 @@ fn report(sum: &Sum, took: Duration, quiet: bool) {
         took.as_secs_f64(),
         u128::from(sum.simulated_ms) / busy_ms,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_of_both_kinds_in_turn_or_from_one_on() {
+        let seeds = |order: Order| [0, 1, 2, 3].map(|done| order.seed(done));
+        assert_eq!(seeds(Order::BothAfter(0)), [1, 1_000_001, 2, 1_000_002]);
+        assert_eq!(seeds(Order::From(7)), [7, 8, 9, 10]);
+        let late = seeds(Order::BothAfter(EVERYTHING_FROM - 2));
+        assert_eq!(late, [999_999, 1_999_999, 1, 2_000_000]);
+    }
+
+    #[test]
+    fn what_never_happened_is_told() {
+        let mut coverage = Coverage::default();
+        assert!(!is_covered(&coverage));
+        for name in quorate_simulator::coverage::NAMES {
+            coverage.hit(name);
+        }
+        assert!(is_covered(&coverage));
+    }
 }

@@ -60,7 +60,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "sim",
-        usage: "sim [--seeds N] [--first S] [--jobs J] | --minutes M | --seed N | shrink --seed N | canary | mutants [--name X]   whole clusters, simulated",
+        usage: "sim [--seeds N] [--first S] [--jobs J] [--covered] | --minutes M | --seed N | shrink --seed N | canary | mutants [--name X]   whole clusters, simulated",
         run: sim::run,
     },
     Command {

@@ -37,13 +37,7 @@ pub(crate) fn smoke() -> Outcome {
         "simulator",
     ]))?;
     let program = root().join("target/debug/simulator");
-    let runs: [&[&str]; 3] = [
-        &["canary"],
-        &["--quiet", "--jobs", "2", "--first", "1", "--seeds", "150"],
-        &[
-            "--quiet", "--jobs", "2", "--first", "1000001", "--seeds", "150",
-        ],
-    ];
+    let runs: [&[&str]; 2] = [&["canary"], &["--quiet", "--jobs", "2", "--seeds", "300"]];
     for args in runs {
         check(Command::new(&program).args(args))?;
     }

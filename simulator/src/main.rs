@@ -93,6 +93,9 @@ fn parse(args: &[String]) -> Result<Asked, String> {
             _ => return Err(format!("unknown argument {arg:?}\n{HELP}")),
         }
     }
+    if asked.shrink && asked.seed.is_none() {
+        return Err("shrink needs a --seed that fails".to_owned());
+    }
     Ok(asked)
 }
 
@@ -388,6 +391,11 @@ fn report(sum: &Sum, took: Duration, quiet: bool) {
 mod tests {
     use super::*;
 
+    fn asked(line: &str) -> Result<Asked, String> {
+        let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        parse(&args)
+    }
+
     #[test]
     fn seeds_are_of_both_kinds_in_turn_or_from_one_on() {
         let seeds = |order: Order| [0, 1, 2, 3].map(|done| order.seed(done));
@@ -395,6 +403,13 @@ mod tests {
         assert_eq!(seeds(Order::From(7)), [7, 8, 9, 10]);
         let late = seeds(Order::BothAfter(EVERYTHING_FROM - 2));
         assert_eq!(late, [999_999, 1_999_999, 1, 2_000_000]);
+    }
+
+    #[test]
+    fn shrink_needs_a_seed() {
+        assert!(asked("shrink").is_err());
+        assert!(asked("shrink --faults 3").is_err());
+        assert!(asked("shrink --seed 3").is_ok_and(|asked| asked.shrink));
     }
 
     #[test]

@@ -137,9 +137,16 @@ impl Run<'_> {
         self.workload.check(self.world)
     }
 
-    /// After faults that may have taken more than a minority: who can serve does, who cannot says so, and nobody lies.
+    /// After faults that may have taken more than a minority. A start reads most, and so finds most.
     fn beyond(&mut self) -> Checked {
         self.run_ms(BEYOND_MS)?;
+        self.serve_or_stop()?;
+        self.world.restart_everything();
+        self.serve_or_stop()
+    }
+
+    /// Who can serve does, who cannot says so, and nobody lies.
+    fn serve_or_stop(&mut self) -> Checked {
         let limit_ms = self.patience_ms();
         let what = "every member runs, or has said why it does not";
         self.run_until("loud stop", what, limit_ms, |run| {

@@ -269,3 +269,20 @@ fn stream(reader: &Reader, request: &pb::RangeRequest) -> Result<RangeResult, Fa
     }
     Ok(whole)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_answer_is_wrong_and_none_is_unreadable() {
+        let compare = |got, expected| same(got, Ok::<i32, String>, expected);
+        assert_eq!(compare(Ok(1), Ok(1)), Ok(()));
+        let is_wrong = |got, expected| matches!(compare(got, expected), Err(Differs::Wrong(_)));
+        assert!(is_wrong(Ok(1), Ok(2)));
+        assert!(is_wrong(Ok(1), Err(Refusal::Compacted)));
+        assert!(is_wrong(Err(Failed::Refused(Refusal::Compacted)), Ok(2)));
+        let unreadable = compare(Err(Failed::Unreadable("a page".to_owned())), Ok(2));
+        assert!(matches!(unreadable, Err(Differs::Unreadable(_))));
+    }
+}

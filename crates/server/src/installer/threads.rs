@@ -11,8 +11,6 @@ use quorate_mvcc::{Options, Restoring};
 
 /// Batches that wait for the writer or for the index, each; a batch has some MiB.
 const BATCHES_AHEAD_MAX: usize = 3;
-/// Batches after which what was written is brought to the disk.
-const BATCHES_A_SYNC: usize = 4;
 
 /// Reads, writes and makes the key index at the same time, on three threads.
 #[derive(Debug)]
@@ -57,7 +55,7 @@ pub(crate) fn fill(
             due.iter().try_for_each(|()| backend.write_back())
         })?;
         let mut filled = Ok(());
-        for (count, batch) in (1_usize..).zip(batches) {
+        for batch in batches {
             let batch = Arc::new(batch);
             if to_index.send(Arc::clone(&batch)).is_err() {
                 break;
@@ -66,10 +64,9 @@ pub(crate) fn fill(
             if filled.is_err() {
                 break;
             }
-            if count.is_multiple_of(BATCHES_A_SYNC) {
-                // One that is under way takes some of it along.
-                let _ = to_disk.try_send(());
-            }
+            // Little at a time, so that other syncs on the same disk need not wait for long. One that is under way takes some of
+            // it along.
+            let _ = to_disk.try_send(());
         }
         drop((to_index, to_disk));
         let synced = join(syncing).map_err(ImageError::Backend);

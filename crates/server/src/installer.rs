@@ -72,8 +72,10 @@ impl Installer {
     pub(crate) fn install(&self, index: u64) {
         self.metrics.set_installing(true);
         self.run("install", move |this| {
+            let form = this.place.form_of(index).map(tracing::field::display);
             tracing::info!(
                 "incoming-leader-snapshot-index" = index,
+                form,
                 "applying snapshot"
             );
             let restored = this.restore(index);

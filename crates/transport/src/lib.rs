@@ -142,7 +142,6 @@ pub use image_directory::ImageDirectory;
 pub use metrics::{Histogram, PeerMetrics};
 pub use outbound::PeerClient;
 pub use seam::{
-    Answer, HashKv, ImageFile, ImageSource, ImageStore, OpenedImage, Receiver, Service, TimeToLive,
-    Versions,
+    Answer, HashKv, ImageFile, ImageSource, ImageStore, OpenedImage, Receiver, Service, SnapshotForm, TimeToLive, Versions,
 };
 pub use transport::{Parts, Transport};

@@ -1,4 +1,5 @@
 //! What stands behind the links: the member that gets messages, answers requests and holds images.
+use std::fmt;
 use std::future::Future;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -120,8 +121,28 @@ pub trait ImageSource: Send + Sync + 'static {
     fn open(&self, index: u64, to_kindred: bool) -> io::Result<OpenedImage>;
 }
 
+/// In what form the state behind a snapshot's message travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotForm {
+    /// etcd's database image.
+    Image,
+    /// Something else, that only members of our own kind send each other.
+    Rows,
+}
+
+impl fmt::Display for SnapshotForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Image => "image",
+            Self::Rows => "rows",
+        })
+    }
+}
+
 /// An image to be read.
 pub struct OpenedImage {
+    /// What it is; a word in the log.
+    pub form: SnapshotForm,
     /// Its total bytes, when they are known before it is read; another number is an error then.
     pub bytes: Option<u64>,
     /// Its bytes.
@@ -146,6 +167,11 @@ pub trait ImageFile: Send {
     ///
     /// Whatever keeps them from being written; the snapshot is refused.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Tells what the bytes so far are; a word in the log.
+    fn form(&self) -> SnapshotForm {
+        SnapshotForm::Image
+    }
 
     /// Makes the image durable under the index's name and returns where it is. An image that is there already stays.
     ///

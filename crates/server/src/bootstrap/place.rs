@@ -11,6 +11,7 @@ use quorate_core::{
 use quorate_disk::Disk;
 use quorate_proto::raftpb::{ConfState, Message};
 use quorate_snap::ImageReader;
+use quorate_transport::SnapshotForm;
 
 use super::parse_conf_state;
 
@@ -73,6 +74,19 @@ impl Place {
             return Ok(backend);
         }
         install_image_by(&self.disk, &self.snap_dir, index, self.options, carrier)
+    }
+
+    /// Tells in what form a received snapshot has come; `None` when there is none for that index.
+    pub(crate) fn form_of(&self, index: u64) -> Option<SnapshotForm> {
+        let has = |name: String| {
+            let exists = self.disk.exists(&self.snap_dir.join(name));
+            exists.unwrap_or(false)
+        };
+        if has(received_file(index)) {
+            Some(SnapshotForm::Rows)
+        } else {
+            has(image_file(index)).then_some(SnapshotForm::Image)
+        }
     }
 
     /// Brings a received snapshot in line with its image, or with the database that was made of it as it came.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use quorate_backend::TableRow;
 use quorate_core::{Filling, ImageError, StateReader};
 use quorate_mvcc::Restoring;
-use quorate_transport::{ImageDirectory, ImageFile, ImageStore};
+use quorate_transport::{ImageDirectory, ImageFile, ImageStore, SnapshotForm};
 
 use crate::installer::{Installer, fill};
 
@@ -88,6 +88,13 @@ impl ImageFile for Arrival {
             }
             Form::Image(image) => image.append(bytes),
             Form::State(state) => state.append(bytes),
+        }
+    }
+
+    fn form(&self) -> SnapshotForm {
+        match self.form {
+            Form::State(_) => SnapshotForm::Rows,
+            Form::Unknown(_) | Form::Image(_) => SnapshotForm::Image,
         }
     }
 

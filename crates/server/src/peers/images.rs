@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use quorate_core::{ImageError, ImageMeasure, SnapshotSource, StateStream, View};
 use quorate_proto::MemberId;
 use quorate_rpc::{Pace, give_way};
-use quorate_transport::{ImageSource, OpenedImage};
+use quorate_transport::{ImageSource, OpenedImage, SnapshotForm};
 
 use crate::queue::{Event, Queue};
 
@@ -69,7 +69,11 @@ impl ImageSource for States {
                 worker,
                 queue,
             });
-            return Ok(OpenedImage { bytes: None, body });
+            return Ok(OpenedImage {
+                form: SnapshotForm::Rows,
+                bytes: None,
+                body,
+            });
         }
         let mut measure = ImageMeasure::for_member(source.state);
         let failed = |e: ImageError| {
@@ -84,7 +88,11 @@ impl ImageSource for States {
             worker,
             queue,
         });
-        Ok(OpenedImage { bytes, body })
+        Ok(OpenedImage {
+            form: SnapshotForm::Image,
+            bytes,
+            body,
+        })
     }
 }
 

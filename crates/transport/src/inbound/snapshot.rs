@@ -1,4 +1,4 @@
-//! Takes a snapshot: its message, then the database's image into a file.
+//! Takes a snapshot: its message, then the database's image, or what comes in its place, into a store.
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::headers::{CLUSTER_ID, TRAILING, checksum_in};
 use crate::metrics::{Counters, Gauge};
 use crate::outbound::snapshot_index;
 use crate::shared::Shared;
-use crate::{Error, ImageStore};
+use crate::{Error, ImageStore, SnapshotForm};
 
 /// Longest message in front of an image.
 ///
@@ -96,11 +96,12 @@ async fn take(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     );
     let _inflight = Gauge::enter(&counters, |counters| &counters.snapshots_being_received);
     match store(shared, body, rest, seal, message, &counters).await {
-        Ok(()) => {
+        Ok(form) => {
             let took = began.elapsed();
             tracing::info!(
                 "remote-snapshot-sender-id" = %from,
                 "incoming-snapshot-index" = index,
+                %form,
                 "download-took" = ?took,
                 "received and saved database snapshot"
             );
@@ -221,7 +222,7 @@ enum Piece {
     End,
 }
 
-/// Stores an image and hands it on with its message. Nothing is left of one that breaks off.
+/// Stores an image, hands it on with its message, and tells in what form it came. Nothing is left of one that breaks off.
 async fn store(
     shared: &Shared,
     mut body: Incoming,
@@ -229,7 +230,7 @@ async fn store(
     mut seal: Seal,
     message: Message,
     counters: &Counters,
-) -> Result<(), Error> {
+) -> Result<SnapshotForm, Error> {
     let Ok(_permit) = shared.receiving.try_acquire() else {
         return Err(Error::Io(io::Error::new(
             io::ErrorKind::ResourceBusy,
@@ -239,10 +240,10 @@ async fn store(
     let (pieces, queue) = mpsc::channel(PIECES_AHEAD_MAX);
     let (images, receiver) = (Arc::clone(&shared.store), Arc::clone(&shared.receiver));
     let writing = tokio::task::spawn_blocking(move || {
-        let image = write(&*images, queue, snapshot_index(&message))?;
+        let (image, form) = write(&*images, queue, snapshot_index(&message))?;
         // Here, since nobody may be waiting for the answer any more; what was kept is then still somebody's.
         receiver.snapshot(message, image);
-        Ok::<_, io::Error>(())
+        Ok::<_, io::Error>(form)
     });
     let passing = async move {
         let mut data = Some(rest);
@@ -263,15 +264,14 @@ async fn store(
     // The queue is closed now, so the writer ends; only then is it certain that nothing is left.
     let written = writing.await.map_err(|_| Error::Stopped)?;
     passed?;
-    written?;
-    Ok(())
+    Ok(written?)
 }
 
 fn write(
     images: &dyn ImageStore,
     mut queue: mpsc::Receiver<Piece>,
     index: u64,
-) -> io::Result<PathBuf> {
+) -> io::Result<(PathBuf, SnapshotForm)> {
     let mut image = images.create()?;
     let mut is_empty = true;
     loop {
@@ -283,7 +283,10 @@ fn write(
             Some(Piece::End) if is_empty => {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no image"));
             }
-            Some(Piece::End) => return image.keep(index),
+            Some(Piece::End) => {
+                let form = image.form();
+                return Ok((image.keep(index)?, form));
+            }
             None => {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,

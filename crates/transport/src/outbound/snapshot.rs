@@ -1,4 +1,4 @@
-//! Sends a snapshot: its message, then the database's image, read as it goes.
+//! Sends a snapshot: its message, then the database's image or what is sent in its place, read as it goes.
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use crate::codec::encode_message;
 use crate::headers::{TRAILING, seal};
 use crate::link::Link;
 use crate::metrics::Gauge;
-use crate::seam::{ImageSource, OpenedImage};
+use crate::seam::{ImageSource, OpenedImage, SnapshotForm};
 use crate::shared::Shared;
 use crate::url::PeerUrl;
 
@@ -55,11 +55,12 @@ pub(crate) async fn send_snapshot<T>(
     drop(inflight);
     drop(under_way);
     match sent {
-        Ok(bytes) => {
+        Ok(Sent { form, bytes }) => {
             link.activate();
             tracing::info!(
                 "snapshot-index" = index,
                 "remote-peer-id" = %link.id,
+                %form,
                 bytes,
                 "sent database snapshot"
             );
@@ -94,11 +95,23 @@ pub(crate) fn snapshot_index(message: &Message) -> u64 {
     metadata.map_or(0, |metadata| metadata.index())
 }
 
-async fn post(shared: &Shared, link: &Link, url: &PeerUrl, message: Message) -> Result<u64, Error> {
+/// What has arrived.
+struct Sent {
+    form: SnapshotForm,
+    bytes: u64,
+}
+
+async fn post(
+    shared: &Shared,
+    link: &Link,
+    url: &PeerUrl,
+    message: Message,
+) -> Result<Sent, Error> {
     let index = snapshot_index(&message);
     let takes_checksums = || shared.config.checksums && link.takes_checksums();
     let to_kindred = takes_checksums() && !link.snapshot_failed();
     let Reading {
+        form,
         bytes,
         pieces: queue,
         read,
@@ -106,7 +119,14 @@ async fn post(shared: &Shared, link: &Link, url: &PeerUrl, message: Message) -> 
     } = Reading::begin(&shared.images, index, to_kindred).await?;
     // A member of etcd would store a checksum behind the image as a part of it. Which it is may have come out meanwhile.
     let sealed = takes_checksums();
-    tracing::info!("snapshot-index" = index, bytes, to = %url, "sending database snapshot");
+    tracing::info!(
+        "snapshot-index" = index,
+        "remote-peer-id" = %link.id,
+        %form,
+        bytes,
+        to = %url,
+        "sending database snapshot"
+    );
     let mut head = encode_message(message);
     let head = head.copy_to_bytes(head.remaining());
     let head_bytes = head.len() as u64;
@@ -149,11 +169,13 @@ async fn post(shared: &Shared, link: &Link, url: &PeerUrl, message: Message) -> 
         body,
     };
     judge_post(shared, &reply, shared.identity.member_id)?;
-    Ok(head_bytes + read.load(Ordering::Relaxed))
+    let bytes = head_bytes + read.load(Ordering::Relaxed);
+    Ok(Sent { form, bytes })
 }
 
 /// An image that a thread of its own reads.
 struct Reading {
+    form: SnapshotForm,
     bytes: Option<u64>,
     pieces: mpsc::Receiver<io::Result<Bytes>>,
     /// Bytes that were read.
@@ -180,16 +202,18 @@ impl Reading {
             let _end = end;
             // Whoever is not there any more needs neither the image nor why there is none.
             match images.open(index, to_kindred) {
-                Ok(OpenedImage { bytes, body }) => {
-                    if opened.send(Ok(bytes)).is_ok() {
+                Ok(OpenedImage { form, bytes, body }) => {
+                    if opened.send(Ok((form, bytes))).is_ok() {
                         read_image(bytes, body, &pieces, &count);
                     }
                 }
                 Err(error) => drop(opened.send(Err(error))),
             }
         })?;
+        let (form, bytes) = is_opened.await.map_err(|_| Error::Stopped)??;
         Ok(Self {
-            bytes: is_opened.await.map_err(|_| Error::Stopped)??,
+            form,
+            bytes,
             pieces: queue,
             read,
             ended,

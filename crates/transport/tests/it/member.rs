@@ -12,7 +12,7 @@ use quorate_proto::etcdserverpb::Member;
 use quorate_proto::raftpb::{Entry, Message, MessageType, Snapshot, SnapshotMetadata};
 use quorate_proto::{ClusterId, LeaseId, MemberId};
 use quorate_transport::{
-    Answer, Config, HashKv, ImageDirectory, ImageSource, ImageStore, OpenedImage, Parts,
+    Answer, Config, HashKv, ImageDirectory, ImageSource, ImageStore, OpenedImage, Parts, SnapshotForm,
     PeerMetrics, Receiver, Refusal, Service, TimeToLive, Transport, Versions,
 };
 use tokio::runtime::Runtime;
@@ -189,6 +189,7 @@ impl ImageSource for Images {
         let given = self.given.lock().unwrap().clone();
         let image = io::Cursor::new(given.unwrap_or_else(|| image(index, bytes)));
         Ok(OpenedImage {
+            form: SnapshotForm::Image,
             bytes: Some(u64::try_from(claimed).unwrap()),
             body: Box::new(image),
         })

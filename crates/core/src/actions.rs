@@ -25,13 +25,13 @@ pub struct Actions {
     pub save_snapshots: Vec<SnapshotToSave>,
     /// Send to other members, in order. A snapshot has no data yet: see [`Self::images`].
     pub send: Vec<raftpb::Message>,
-    /// The state that each `MsgSnap` in [`Self::send`] stands for, in the same order.
+    /// The state that each `MsgSnap` in [`Self::send`] stands for, in the same order; in which form it travels is not decided here.
     pub images: Vec<SnapshotSource>,
     /// Links to other members are to be made, changed and ended, in order.
     pub peers: Vec<PeerChange>,
     /// Install a received snapshot; answer with [`crate::Member::handle_installed`].
     pub install: Option<SnapshotInstall>,
-    /// Images of received snapshots, by index, that nobody needs: to be deleted.
+    /// Received snapshots, by index, whose images or databases nobody needs: to be deleted.
     pub unused_images: Vec<u64>,
     /// This member was removed from the cluster: it ends, and its data is of no use any more.
     pub removed: bool,
@@ -76,7 +76,7 @@ pub enum PeerChange {
 /// A received snapshot whose position is in the log: the next start would install it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotInstall {
-    /// Last entry it covers; its image is named by it.
+    /// Last entry it covers; its image, or the database made of it as it came, is named by it.
     pub index: u64,
     /// That entry's term.
     pub term: u64,
@@ -88,7 +88,7 @@ pub struct SnapshotSource {
     pub to: MemberId,
     /// Last entry it covers.
     pub index: u64,
-    /// Exactly the state at that index. It holds up memory and pages: not to be kept after the image is sent.
+    /// Exactly the state at that index. It holds up memory and pages: not to be kept after it is sent.
     pub state: ReadTxn,
 }
 

@@ -365,7 +365,7 @@ impl Member {
     /// Takes the passing of one tick; `now_ms` is monotonic.
     pub fn handle_tick(&mut self, now_ms: u64) {
         self.handle_time(now_ms);
-        let now_ms = self.now_ms;
+        self.end_when_unreadable();
         if self.dead {
             return;
         }
@@ -375,7 +375,7 @@ impl Member {
         self.hand_over_when_stalled();
         self.end_sending();
         self.expire_waiters();
-        let late = self.reads.expire(now_ms);
+        let late = self.reads.expire(self.now_ms);
         self.measure_late_reads(late.len());
         for waiting in late {
             self.fail_read(waiting, Error::Timeout);

@@ -176,7 +176,7 @@ fn refuse_lost_log(
     }
 }
 
-/// Opens the database. One that is behind a snapshot from the leader gives way to its image: the member ended before that
+/// Opens the database. One that is behind a snapshot from the leader gives way to what was received: the member ended before that
 /// was done. Images and copies that nobody needs are removed.
 fn open_backend(place: &Place, recovered: &Recovered) -> Result<Backend, Error> {
     let mut backend = Backend::open(place.disk.clone(), &place.backend_path, place.options)

@@ -1,5 +1,5 @@
 //! What can go wrong with images.
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 /// Why an image cannot be made, read or restored.
@@ -44,6 +44,12 @@ pub enum ImageError {
     Backend(quorate_backend::Error),
     /// The log.
     Wal(quorate_wal::Error),
+}
+
+/// Names the file that an error of the disk is about.
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> ImageError + use<> {
+    let path = path.to_owned();
+    |source| ImageError::Io { path, source }
 }
 
 impl ImageError {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use quorate_backend::{Applied, Backend, TableRow};
 use quorate_disk::Disk;
 
+use super::error::at;
 use super::{ImageError, ReceivedState};
 
 /// End of the name of a database that was made of a received state, and is to be installed or forgotten. Names of those in the
@@ -104,10 +105,6 @@ fn finish(backend: &Backend, applied: Applied) -> Result<(), ImageError> {
 
 impl Unfinished {
     fn keep(&self, index: u64) -> Result<PathBuf, ImageError> {
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            |source| ImageError::Io { path, source }
-        };
         let kept = self.snap_dir.join(received_file(index));
         if self.disk.exists(&kept).map_err(at(&kept))? {
             return Err(at(&kept)(io::ErrorKind::AlreadyExists.into()));

@@ -7,6 +7,7 @@ use quorate_backend::{Applied, Backend, CONSISTENT_INDEX_KEY, TERM_KEY, Table};
 use quorate_disk::Disk;
 use quorate_snap::ImageReader;
 
+use super::error::at;
 use super::import::import_image_by;
 use super::{BACKEND_FILE, Carrier, ImageError, Import, InTurn, received_file};
 use crate::{DIGEST_KEY, digest_of_row};
@@ -50,15 +51,11 @@ pub fn install_image_by(
     options: quorate_backend::Options,
     carrier: &mut dyn Carrier,
 ) -> Result<Backend, ImageError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        |source| ImageError::Io { path, source }
-    };
     let image_path = snap_dir.join(image_file(index));
     let unfinished = snap_dir.join(UNFINISHED_FILE);
     let finished = snap_dir.join(BACKEND_FILE);
-    if disk.exists(&unfinished).map_err(io(&unfinished))? {
-        disk.remove_file(&unfinished).map_err(io(&unfinished))?;
+    if disk.exists(&unfinished).map_err(at(&unfinished))? {
+        disk.remove_file(&unfinished).map_err(at(&unfinished))?;
     }
     let image = ImageReader::open(&**disk, &image_path).map_err(ImageError::Image)?;
     let applied = position(&image)?;
@@ -75,9 +72,9 @@ pub fn install_image_by(
     };
     import_image_by(&image, &backend, import, carrier)?;
     drop(backend);
-    disk.rename(&unfinished, &finished).map_err(io(&finished))?;
-    disk.sync_dir(snap_dir).map_err(io(snap_dir))?;
-    disk.remove_file(&image_path).map_err(io(&image_path))?;
+    disk.rename(&unfinished, &finished).map_err(at(&finished))?;
+    disk.sync_dir(snap_dir).map_err(at(snap_dir))?;
+    disk.remove_file(&image_path).map_err(at(&image_path))?;
     Backend::open(disk.clone(), &finished, options).map_err(ImageError::Backend)
 }
 
@@ -95,13 +92,9 @@ pub fn install_received(
     index: u64,
     options: quorate_backend::Options,
 ) -> Result<Option<Backend>, ImageError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        |source| ImageError::Io { path, source }
-    };
     let received = snap_dir.join(received_file(index));
     let finished = snap_dir.join(BACKEND_FILE);
-    if !disk.exists(&received).map_err(io(&received))? {
+    if !disk.exists(&received).map_err(at(&received))? {
         return Ok(None);
     }
     let backend = Backend::open(disk.clone(), &received, options).map_err(ImageError::Backend)?;
@@ -112,11 +105,11 @@ pub fn install_received(
         });
     }
     drop(backend);
-    disk.rename(&received, &finished).map_err(io(&finished))?;
-    disk.sync_dir(snap_dir).map_err(io(snap_dir))?;
+    disk.rename(&received, &finished).map_err(at(&finished))?;
+    disk.sync_dir(snap_dir).map_err(at(snap_dir))?;
     let image = snap_dir.join(image_file(index));
-    if disk.exists(&image).map_err(io(&image))? {
-        disk.remove_file(&image).map_err(io(&image))?;
+    if disk.exists(&image).map_err(at(&image))? {
+        disk.remove_file(&image).map_err(at(&image))?;
     }
     let backend = Backend::open(disk.clone(), &finished, options).map_err(ImageError::Backend)?;
     Ok(Some(backend))

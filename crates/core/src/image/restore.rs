@@ -10,6 +10,7 @@ use quorate_proto::{ClusterId, MemberId, raftpb};
 use quorate_snap::{ImageReader, Seal, Snapshot, SnapshotId, Snapshotter};
 use quorate_wal::{Batch, HardState, SnapshotMark, Wal};
 
+use super::error::at;
 use super::{ImageError, Import, check_image, import_image};
 use crate::convert::{conf_state_json, to_conf_state};
 use crate::{CONF_STATE_KEY, ClusterMember, cluster_id, member_id};
@@ -319,9 +320,4 @@ fn make_directory(disk: &dyn Disk, path: &Path) -> Result<(), ImageError> {
     }
     disk.create_dir_all(path).map_err(at(path))?;
     disk.sync_dir(parent).map_err(at(parent))
-}
-
-fn at(path: &Path) -> impl FnOnce(std::io::Error) -> ImageError {
-    let path = path.to_owned();
-    |source| ImageError::Io { path, source }
 }

@@ -405,18 +405,15 @@ impl Member {
         let own = Version::parse(&self.config.cluster_version);
         let storage = Version::parse(self.stores.cluster.storage_version());
         if storage > own {
-            self.dead = true;
-            self.actions.fatal = Some(format!(
+            return self.die(format!(
                 "storage version {} is newer than what server version {} can read",
                 self.stores.cluster.storage_version(),
                 self.config.cluster_version,
             ));
-            return;
         }
         let cluster = self.stores.cluster.parsed_version();
         if cluster.is_some() && own < cluster {
-            self.dead = true;
-            self.actions.fatal = Some(format!(
+            self.die(format!(
                 "invalid downgrade; server version {} is lower than determined cluster version {}",
                 self.config.cluster_version,
                 self.stores.cluster.version()

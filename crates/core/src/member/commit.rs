@@ -42,9 +42,7 @@ impl Member {
         for entry in entries {
             if let Err(why) = self.apply_entry(&mut batch, entry) {
                 // Half a batch is in memory and nothing of it on disk. Only a restart brings the two together again.
-                self.dead = true;
-                self.actions.fatal = Some(format!("cannot apply entry {}: {why}", entry.index));
-                return;
+                return self.die(format!("cannot apply entry {}: {why}", entry.index));
             }
         }
         batch.effects.cluster_changed |= self.settle_storage_version(&mut batch.txn);

@@ -8,7 +8,7 @@
 //! | image or received database, no mark in the log | before the snapshot file and the mark were durable | it is deleted; the old state goes on |
 //! | mark in the log, database behind it, received database | before the database was replaced | the start renames the received one over it |
 //! | mark in the log, database behind it, image | before the database was replaced | the start replaces it with the image |
-//! | mark in the log, database at it | after that | the start goes on; an image still there is deleted |
+//! | mark in the log, database at it | after that | the start goes on; an image or received database still there is deleted |
 //! | mark in the log, database behind it, neither | never | the start refuses |
 //!
 //! A received database needs no image beside it: it gets its name when all of it, the index and term of the log included, is
@@ -72,7 +72,7 @@ impl Member {
     pub(super) fn receive(&mut self, receiving: Receiving) {
         let Position { index, term } = receiving.position;
         let conf_state = from_conf_state(self.node.store().conf_state());
-        // The members are in the image; those known here may be older.
+        // The members are in what was received; those known here may be older.
         let body = snapshot_body(index, term, conf_state, &[]);
         self.receiving = Some(receiving);
         self.actions
@@ -102,9 +102,8 @@ impl Member {
         let position = self.installing.expect("installing was asked for");
         let applied = stores.backend.applied();
         if applied.index != position.index {
-            self.dead = true;
-            self.actions.fatal = Some(format!(
-                "the image of snapshot {} holds the state of entry {}",
+            self.die(format!(
+                "what was received for snapshot {} holds the state of entry {}",
                 position.index, applied.index
             ));
             return stores;
@@ -234,9 +233,9 @@ impl Member {
     }
 }
 
-/// Brings a message with a snapshot in line with its image, which may be newer than the message says, never older.
+/// Brings a message with a snapshot in line with what was received for it, which may be newer than the message says, never older.
 ///
-/// `index`, `term` and `conf_state` are what the image's `meta` table holds. The state at a later entry that its sender
+/// `index`, `term` and `conf_state` are what its `meta` table holds. The state at a later entry that its sender
 /// has applied is as good: it is committed.
 pub fn align_snapshot(
     message: &mut raftpb::Message,

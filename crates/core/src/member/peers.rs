@@ -39,7 +39,7 @@ pub(super) struct Refused {
 impl Member {
     /// Takes messages from other members, in the order in which they came.
     ///
-    /// A `MsgSnap` comes when its image is durable. Messages that no member should send are dropped.
+    /// A `MsgSnap` comes when its image, or the database made of it as it came, is durable. Messages that no member should send are dropped.
     pub fn handle_messages(&mut self, mut messages: Vec<raftpb::Message>) {
         if self.dead {
             return;
@@ -138,7 +138,7 @@ impl Member {
         }
     }
 
-    /// Says whether the image of a snapshot is that of the one raft took.
+    /// Says whether what was received for a snapshot belongs to the one that raft took.
     fn is_snapshot_wanted(&self, index: u64) -> bool {
         let unstable = self.node.snap().map(|s| s.get_metadata().index);
         let pending = self.install_pending.map(|p| p.index);
@@ -156,8 +156,7 @@ impl Member {
         }
         if self.refused.ahead >= AHEAD_MAX {
             let last = self.node.raft.raft_log.last_index();
-            self.dead = true;
-            self.actions.fatal = Some(format!(
+            self.die(format!(
                 "the leader knows of entries that were stored here, but the log ends at {last}: data was lost; \
                  remove this member and add it anew"
             ));

@@ -26,19 +26,23 @@ const SMALL_FLUSH_MS: u64 = 1_000;
 const SNAPSHOT_LOG_BYTES: u64 = 128 << 20;
 
 impl Member {
+    /// Ends the member: of what is under way nothing more is answered or stored.
+    pub(super) fn die(&mut self, why: String) {
+        self.dead = true;
+        self.actions.fatal = Some(why);
+    }
+
     /// Ends after a failed read of the database, which gives nothing more: whoever asked was told so, and others are better
     /// served elsewhere.
-    fn end_when_unreadable(&mut self) {
+    pub(super) fn end_when_unreadable(&mut self) {
         if !self.dead && self.stores.backend.is_unreadable() {
-            self.dead = true;
-            self.actions.fatal = Some("the database cannot be read any more".to_owned());
+            self.die("the database cannot be read any more".to_owned());
         }
     }
 
     /// Starts a flush when there is something to make durable: rows soon, a mere move of the applied index at leisure,
     /// unless a compaction waits for it.
     pub(super) fn flush_when_due(&mut self) {
-        self.end_when_unreadable();
         let backend = &self.stores.backend;
         let pending = backend.pending_bytes();
         let interval_ms = self.config.flush_interval_ms;

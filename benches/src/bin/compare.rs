@@ -13,7 +13,6 @@
 )]
 use std::collections::BTreeMap;
 use std::env;
-use std::error::Error;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -22,7 +21,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+use quorate_benches::{Outcome, Settings};
 
 /// One load.
 struct Case {
@@ -174,32 +173,20 @@ struct Figures {
     restart_s: f64,
 }
 
-struct Settings {
-    quorate: PathBuf,
-    etcd: PathBuf,
-    tool: PathBuf,
-    rounds: usize,
-    only: Option<String>,
-    scale: f64,
-}
-
 fn main() -> Outcome<()> {
-    let settings = parse()?;
+    let settings = Settings::parse()?;
+    settings.tool()?;
     let mut table = BTreeMap::new();
     for (number, case) in CASES.iter().enumerate() {
-        if settings
-            .only
-            .as_ref()
-            .is_some_and(|only| !case.name.contains(only.as_str()))
-        {
+        if !settings.wants(case.name) {
             continue;
         }
         for round in 0..settings.rounds {
-            for (server, binary) in [("quorate", &settings.quorate), ("etcd", &settings.etcd)] {
-                let figures = measure(&settings, case, binary)?;
+            for (server, binary) in &settings.servers {
+                let figures = measure(&settings, case, binary.path())?;
                 eprintln!("{} round {round} {server}: {figures:?}", case.name);
                 table
-                    .entry((number, server))
+                    .entry((number, *server))
                     .or_insert_with(Vec::new)
                     .push(figures);
             }
@@ -207,34 +194,6 @@ fn main() -> Outcome<()> {
     }
     print_table(&table);
     Ok(())
-}
-
-fn parse() -> Outcome<Settings> {
-    let mut args = env::args().skip(1);
-    let mut given = BTreeMap::new();
-    while let Some(flag) = args.next() {
-        let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
-        given.insert(flag, value);
-    }
-    let mut path = |flag: &str| {
-        given
-            .remove(flag)
-            .map(PathBuf::from)
-            .ok_or_else(|| format!("missing {flag} PATH"))
-    };
-    let (quorate, etcd, tool) = (path("--quorate")?, path("--etcd")?, path("--tool")?);
-    let settings = Settings {
-        quorate,
-        etcd,
-        tool,
-        rounds: given.remove("--rounds").map_or(Ok(3), |v| v.parse())?,
-        only: given.remove("--only"),
-        scale: given.remove("--scale").map_or(Ok(1.0), |v| v.parse())?,
-    };
-    match given.keys().next() {
-        Some(unknown) => Err(format!("unknown flag {unknown}").into()),
-        None => Ok(settings),
-    }
 }
 
 /// A server under test; killed when dropped.
@@ -343,13 +302,7 @@ fn measure(settings: &Settings, case: &Case, binary: &Path) -> Outcome<Figures> 
     if !case.before.is_empty() {
         run_tool(settings, &server, case.before, 0)?;
     }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "small counts"
-    )]
-    let operations = ((case.operations as f64 * settings.scale) as u64).max(1);
+    let operations = settings.scaled(case.operations);
     let before = server.cpu_us()?;
     let output = run_tool(settings, &server, case.load, operations)?;
     let mut figures = read_output(&output, case.last_summary);
@@ -370,7 +323,7 @@ fn measure(settings: &Settings, case: &Case, binary: &Path) -> Outcome<Figures> 
 }
 
 fn run_tool(settings: &Settings, server: &Server, load: &str, operations: u64) -> Outcome<String> {
-    let mut command = Command::new(&settings.tool);
+    let mut command = Command::new(settings.tool()?);
     command
         .arg("--endpoints")
         .arg(format!("127.0.0.1:{}", server.client))

@@ -14,19 +14,15 @@
     reason = "a tool for a terminal"
 )]
 use std::collections::BTreeMap;
-use std::env;
-use std::error::Error;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use quorate_benches::{Outcome, Settings};
 use quorate_integration_tests::Binary;
 use quorate_integration_tests::cluster::{Cluster, DiskKind, Place, Probe, Setup, Stall};
 
 mod snapshots;
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// How long the stream is watched after a fault.
 const AFTER: Duration = Duration::from_secs(5);
@@ -100,37 +96,12 @@ const LOADS: [Load; 4] = [
 ];
 
 const ONE_KEY: &str = "--clients 1 --conns 1 put --key-size 1 --key-space-size 2 --sequential-keys --val-size 256 --total 2";
-struct Settings {
-    servers: [(&'static str, Binary); 2],
-    tool: Option<PathBuf>,
-    rounds: usize,
-    only: Option<String>,
-    scale: f64,
-}
-
-impl Settings {
-    fn wants(&self, name: &str) -> bool {
-        self.only
-            .as_ref()
-            .is_none_or(|only| name.contains(only.as_str()))
-    }
-
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "small counts"
-    )]
-    fn scaled(&self, operations: u64) -> u64 {
-        ((operations as f64 * self.scale) as u64).max(1)
-    }
-}
 
 /// The figures of all rounds by case and server; which figures depends on the case.
 type Table<const N: usize> = BTreeMap<(String, &'static str), Vec<[f64; N]>>;
 
 fn main() -> Outcome<()> {
-    let settings = parse()?;
+    let settings = Settings::parse()?;
     let gaps = measure_gaps(&settings)?;
     print_table(
         "longest time without a write, ms",
@@ -161,35 +132,6 @@ fn main() -> Outcome<()> {
         );
     }
     Ok(())
-}
-
-fn parse() -> Outcome<Settings> {
-    let mut args = env::args().skip(1);
-    let mut given = BTreeMap::new();
-    while let Some(flag) = args.next() {
-        let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
-        given.insert(flag, value);
-    }
-    let mut server = |flag: &str| -> Outcome<Binary> {
-        let path = given
-            .remove(flag)
-            .ok_or_else(|| format!("missing {flag} PATH"))?;
-        Ok(Binary::at(&Path::new(&path).canonicalize()?)?)
-    };
-    let settings = Settings {
-        servers: [
-            ("quorate", server("--quorate")?),
-            ("etcd", server("--etcd")?),
-        ],
-        tool: given.remove("--tool").map(PathBuf::from),
-        rounds: given.remove("--rounds").map_or(Ok(3), |v| v.parse())?,
-        only: given.remove("--only"),
-        scale: given.remove("--scale").map_or(Ok(1.0), |v| v.parse())?,
-    };
-    match given.keys().next() {
-        Some(unknown) => Err(format!("unknown flag {unknown}").into()),
-        None => Ok(settings),
-    }
 }
 
 fn start(binary: &Binary, disk: DiskKind) -> Outcome<Cluster> {
@@ -333,8 +275,7 @@ fn run_tool(settings: &Settings, endpoints: &str, load: &str, operations: u64) -
 }
 
 fn begin_tool(settings: &Settings, endpoints: &str, load: &str, operations: u64) -> Outcome<Child> {
-    let tool = settings.tool.as_ref().ok_or("missing --tool PATH")?;
-    let mut command = Command::new(tool);
+    let mut command = Command::new(settings.tool()?);
     command.args(["--endpoints", endpoints, "--precise"]);
     for word in load.split(' ') {
         command.arg(match word {

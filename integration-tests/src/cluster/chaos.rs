@@ -408,7 +408,7 @@ impl Run {
             Step::Kill(_) if is_running => self.cluster.kill(place),
             Step::Stop(_) => {
                 self.cluster.begin_stop(place)?;
-                self.cluster.end_stop(place)
+                self.cluster.end_stop(place).map(drop)
             }
             Step::Start(_) => {
                 if !is_running {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::future::Future;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -308,14 +309,14 @@ impl Cluster {
         self.members[place].signal(Signal::TERM)
     }
 
-    /// Waits until a member has ended that was told to, or that is to end by itself.
+    /// Waits until a member has ended that was told to, or that is to end by itself, and tells how it did.
     ///
     /// # Errors
     /// It does not.
-    pub fn end_stop(&mut self, place: Place) -> Outcome {
-        self.members[place].wait_end()?;
+    pub fn end_stop(&mut self, place: Place) -> Outcome<ExitStatus> {
+        let ended = self.members[place].wait_end()?;
         self.turn(place);
-        Ok(())
+        Ok(ended)
     }
 
     /// Starts a member that was stopped, with more arguments this time, and waits until it serves.

@@ -594,6 +594,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "sides",
         rows: "O1, N6: the leader now of one program, now of the other, members of each behind and caught up by snapshot",
         args: SMALL_LOG,
+        logged: Some("applied snapshot"),
         steps: &[
             Lead(Runs(Program::First)),
             Kill(Runs(Program::Last)),

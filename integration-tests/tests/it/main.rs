@@ -18,6 +18,8 @@ mod overload;
 mod pauses;
 mod peer_metrics;
 mod process;
+mod quota;
 mod raw;
 mod replay;
+mod snapshots;
 mod wall_clock;

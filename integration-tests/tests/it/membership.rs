@@ -39,7 +39,7 @@ fn subjects() -> Vec<Vec<Binary>> {
 }
 
 /// Runs a test on a cluster of three of each kind.
-fn on_clusters(args: &[&str], test: fn(&mut Cluster)) {
+pub(crate) fn on_clusters(args: &[&str], test: fn(&mut Cluster)) {
     let _turn = one_at_a_time();
     for binaries in subjects() {
         let setup = Setup::three(binaries, args);
@@ -49,7 +49,7 @@ fn on_clusters(args: &[&str], test: fn(&mut Cluster)) {
     }
 }
 
-fn eventually<T>(what: &str, mut step: impl FnMut() -> Outcome<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut step: impl FnMut() -> Outcome<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match step() {

@@ -59,7 +59,7 @@ fn log(cluster: &Cluster, place: Place) -> String {
 
 /// Waits until a member's log has a line with all of these in it.
 #[track_caller]
-fn wait_for_line(cluster: &Cluster, place: Place, parts: &[&str]) {
+pub(crate) fn wait_for_line(cluster: &Cluster, place: Place, parts: &[&str]) {
     let has_line = || {
         let log = log(cluster, place);
         log.lines()
@@ -176,6 +176,41 @@ fn stops_and_starts(cluster: &mut Cluster) {
     ] {
         wait_for_line(cluster, leader, &[line]);
     }
+}
+
+#[test]
+fn a_founder_without_its_data_is_told_that_it_was_bootstrapped_already() {
+    on_clusters(&[], |cluster| {
+        let leader = cluster.wait_leader().unwrap();
+        let other = *cluster.places().iter().find(|p| **p != leader).unwrap();
+        cluster.kill(other).unwrap();
+        fs::remove_dir_all(cluster.member(other).data_dir()).unwrap();
+        for _ in 0..2 {
+            cluster.begin_start(other).unwrap();
+            let ended = cluster.end_stop(other).unwrap();
+            assert_eq!(ended.code(), Some(1));
+        }
+        let why = format!(
+            "\"error\":\"member {:x} has already been bootstrapped\"",
+            cluster.id(other)
+        );
+        wait_for_line(cluster, other, &["\"discovery failed\"", &why]);
+        assert_eq!(cluster.list().unwrap().len(), 3);
+        fill(cluster, leader, 5);
+    });
+}
+
+#[test]
+fn a_removed_member_says_why_it_ends_and_what_is_left_to_do() {
+    on_clusters(&[], |cluster| {
+        let leader = cluster.wait_leader().unwrap();
+        let other = *cluster.places().iter().find(|p| **p != leader).unwrap();
+        cluster.remove(other).unwrap();
+        let why = "\"error\":\"the member has been permanently removed from the cluster\"";
+        wait_for_line(cluster, other, &["\"server error\"", why]);
+        let advice = "\"data-dir used by this member must be removed\"";
+        wait_for_line(cluster, other, &[advice]);
+    });
 }
 
 fn downgrade(cluster: &Cluster, action: DowngradeAction) {

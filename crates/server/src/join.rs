@@ -126,8 +126,8 @@ fn others(config: &Config, initial: &Bootstrap) -> Vec<String> {
 }
 
 /// Asks one URL after the other who the members are.
-async fn ask(urls: &[String], timeout: Duration) -> Option<Running> {
-    let client = PeerClient::new(timeout);
+async fn ask(config: &Config, urls: &[String], timeout: Duration) -> Option<Running> {
+    let client = PeerClient::new(timeout, config.links.local_address);
     for url in urls {
         match client.members(std::slice::from_ref(url), timeout).await {
             Ok((_, members)) if members.is_empty() => return None,
@@ -150,7 +150,7 @@ async fn ask(urls: &[String], timeout: Duration) -> Option<Running> {
 async fn refuse_second_start(config: &Config, initial: &Bootstrap) -> Result<Start, String> {
     let start = found(config, initial);
     let own = start.identity().map_or(0, |identity| identity.member_id);
-    let running = ask(&others(config, initial), BOOTSTRAP_TIMEOUT).await;
+    let running = ask(config, &others(config, initial), BOOTSTRAP_TIMEOUT).await;
     let is_known = |m: &pb::Member| m.id == own && !m.client_ur_ls.is_empty();
     if running.is_some_and(|r| r.members.iter().any(is_known)) {
         return Err(format!("member {own:x} has already been bootstrapped"));
@@ -159,7 +159,7 @@ async fn refuse_second_start(config: &Config, initial: &Bootstrap) -> Result<Sta
 }
 
 async fn join(config: &Config, initial: &Bootstrap) -> Result<Start, String> {
-    let running = ask(&others(config, initial), MEMBERS_TIMEOUT)
+    let running = ask(config, &others(config, initial), MEMBERS_TIMEOUT)
         .await
         .ok_or("cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs")?;
     let member_id = running.id_of(&config.name, initial)?;
@@ -188,7 +188,7 @@ async fn is_compatible(config: &Config, running: &Running, own: MemberId) -> boo
     let timeout = Duration::from_millis(quorate_core::request_timeout_ms(crate::settings::ms(
         config.election_timeout(),
     )));
-    let client = PeerClient::new(timeout);
+    let client = PeerClient::new(timeout, config.links.local_address);
     let mut versions = Vec::new();
     let mut downgrades = false;
     for member in running.members.iter().filter(|m| m.id != own.0) {

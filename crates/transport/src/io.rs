@@ -1,6 +1,7 @@
 //! Sockets, and how long a write on one may take.
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,8 +10,8 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Sleep;
 
 use crate::Error;
@@ -25,13 +26,44 @@ const SLICES_MAX: usize = 64;
 /// # Cancel safety
 ///
 /// Cancel safe: an unfinished connection is closed.
-pub(crate) async fn connect(url: &PeerUrl, stall_max: Duration) -> Result<Patient, Error> {
-    let socket = TcpStream::connect(url.authority()).await?;
+pub(crate) async fn connect(
+    url: &PeerUrl,
+    from: Option<IpAddr>,
+    stall_max: Duration,
+) -> Result<Patient, Error> {
+    let socket = match from {
+        None => TcpStream::connect(url.authority()).await?,
+        Some(from) => connect_from(url.authority(), from).await?,
+    };
     // A port that nobody listens on may be given to this very socket, which then meets itself and keeps the port taken.
     if socket.local_addr()? == socket.peer_addr()? {
         return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
     }
     Ok(Patient::new(socket, stall_max)?)
+}
+
+/// Connects from one of this machine's addresses, to addresses of its kind.
+async fn connect_from(authority: &str, from: IpAddr) -> io::Result<TcpStream> {
+    let mut failed = io::Error::new(
+        io::ErrorKind::AddrNotAvailable,
+        format!("{authority} has no address that {from} can dial"),
+    );
+    for address in tokio::net::lookup_host(authority).await? {
+        if address.is_ipv4() != from.is_ipv4() {
+            continue;
+        }
+        let socket = if from.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.bind((from, 0).into())?;
+        match socket.connect(address).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 /// A connection that fails when the other side takes nothing for too long.
@@ -249,6 +281,19 @@ mod tests {
         let there = listener.accept().await.unwrap().0;
         let patience = Duration::from_secs(60);
         (Patient::new(here.unwrap(), patience).unwrap(), there)
+    }
+
+    #[tokio::test]
+    async fn a_connection_begins_where_it_is_told_to() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let from = [127, 0, 0, 9].into();
+        let made = connect_from(&authority, from).await.unwrap();
+        assert_eq!(listener.accept().await.unwrap().1.ip(), from);
+        drop(made);
+        let of_other_kind = std::net::Ipv6Addr::LOCALHOST.into();
+        let refused = connect_from(&authority, of_other_kind).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable);
     }
 
     #[tokio::test]

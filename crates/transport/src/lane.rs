@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use bytes::Buf;
 
+use crate::Config;
 use crate::codec::{
     BATCH_BYTES_MAX, Chunks, StreamKind, encode_batch, encode_heartbeat, seal, weigh,
 };
@@ -31,9 +32,6 @@ const QUEUED_BYTES_MAX: usize = 256 << 20;
 
 /// Bytes that whoever has messages writes itself, when nothing waits before them; more is the stream's own work.
 const WRITTEN_AT_ONCE_MAX: usize = 64 << 10;
-
-/// Link heartbeats in the time in which a peer gives a silent stream up.
-const HEARTBEATS_PER_TIMEOUT: u32 = 3;
 
 /// A queue that has at most one stream at its end.
 pub(crate) struct Lane {
@@ -162,7 +160,7 @@ impl Lane {
     /// stream's connection if its body is chunked, messages need not pass through the body.
     pub(crate) fn attach(
         self: &Arc<Self>,
-        link_timeout: Duration,
+        config: &Config,
         sealed: bool,
         door: Option<Arc<Door>>,
     ) -> StreamBody {
@@ -191,13 +189,13 @@ impl Lane {
             "remote-peer-id" = %self.link.id,
             "established TCP streaming connection with remote peer"
         );
-        let interval = link_timeout / HEARTBEATS_PER_TIMEOUT;
+        let interval = config.link_heartbeat_interval();
         StreamBody {
             lane: Arc::clone(self),
             generation,
             sealed,
             door,
-            patience: Patience::new(link_timeout),
+            patience: Patience::new(config.write_timeout),
             interval,
             heartbeat: Box::pin(tokio::time::sleep(interval)),
         }

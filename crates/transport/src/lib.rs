@@ -19,7 +19,7 @@
 //! | messages that wait to be posted | 64 |
 //! | a message on a stream, by post, before an image | 512 MiB, 64 MiB, 64 MiB; memory grows with what came, not with what was announced |
 //! | requests that have not come whole | 256 MiB together |
-//! | connections | 1024; silent ones are closed after [`Config::link_timeout`] |
+//! | connections | 1024; silent ones are closed after [`Config::read_timeout`] |
 //! | snapshots received at once | 4, each with a few pieces in memory; its [`ImageStore`] may hold more: a row being taken in, for one |
 //! | members that are not known from the log | 16 |
 //!
@@ -127,7 +127,6 @@ mod lane;
 mod link;
 mod metrics;
 mod outbound;
-mod pace;
 mod peer;
 mod seam;
 mod shared;
@@ -142,6 +141,7 @@ pub use image_directory::ImageDirectory;
 pub use metrics::{Histogram, PeerMetrics};
 pub use outbound::PeerClient;
 pub use seam::{
-    Answer, HashKv, ImageFile, ImageSource, ImageStore, OpenedImage, Receiver, Service, SnapshotForm, TimeToLive, Versions,
+    Answer, HashKv, ImageFile, ImageSource, ImageStore, OpenedImage, Receiver, Service,
+    SnapshotForm, TimeToLive, Versions,
 };
 pub use transport::{Parts, Transport};

@@ -12,8 +12,7 @@ use crate::budget::Budget;
 use crate::headers::Identity;
 use crate::inbound::RECEIVED_MAX;
 use crate::metrics::Registry;
-use crate::outbound::Pool;
-use crate::pace::Pace;
+use crate::outbound::{Dial, Pool};
 use crate::peer::{Peer, Remote};
 use crate::{Config, ImageSource, ImageStore, Parts, Receiver, Service};
 
@@ -32,7 +31,6 @@ pub(crate) struct Shared {
     pub(crate) images: Arc<dyn ImageSource>,
     pub(crate) store: Arc<dyn ImageStore>,
     pub(crate) pool: Arc<Pool>,
-    pub(crate) pace: Arc<Pace>,
     pub(crate) registry: Registry,
     pub(crate) handle: Handle,
     pub(crate) peers: RwLock<BTreeMap<MemberId, Arc<Peer>>>,
@@ -51,8 +49,11 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(config: Config, identity: Identity, parts: Parts, handle: Handle) -> Self {
         Self {
-            pool: Arc::new(Pool::new(config.election_timeout, config.link_timeout)),
-            pace: Arc::new(Pace::new(config.snapshot_bytes_per_second)),
+            pool: Arc::new(Pool::new(Dial {
+                time_max: config.election_timeout,
+                stall_max: config.write_timeout,
+                from: config.local_address,
+            })),
             registry: Registry::new(),
             peers: RwLock::new(BTreeMap::new()),
             remotes: RwLock::new(BTreeMap::new()),

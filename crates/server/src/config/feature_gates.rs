@@ -85,8 +85,7 @@ const fn row(
 /// Source: etcd v3.7.1 server/features/etcd_features.go. Sorted by name, as
 /// [`Gate`] is: a test checks that rows stand in its order.
 ///
-/// Indifferent here: renewals never wait; remaining times are kept whenever they are replicated; links go out by the system's choice of
-/// address; there is one buffer.
+/// Indifferent here: renewals never wait; remaining times are kept whenever they are replicated; there is one buffer.
 #[rustfmt::skip]
 const ROWS: [GateRow; 9] = [
     row(Gate::CompactHashCheck, "CompactHashCheck", Stage::Alpha, false, GateEffect::Indifferent),
@@ -95,7 +94,7 @@ const ROWS: [GateRow; 9] = [
     row(Gate::LeaseCheckpoint, "LeaseCheckpoint", Stage::Alpha, false, GateEffect::Built),
     row(Gate::LeaseCheckpointPersist, "LeaseCheckpointPersist", Stage::Alpha, false, GateEffect::Indifferent),
     row(Gate::PriorityRequest, "PriorityRequest", Stage::Alpha, false, GateEffect::NotBuilt),
-    row(Gate::SetMemberLocalAddr, "SetMemberLocalAddr", Stage::Alpha, false, GateEffect::Indifferent),
+    row(Gate::SetMemberLocalAddr, "SetMemberLocalAddr", Stage::Alpha, false, GateEffect::Built),
     row(Gate::StopGRPCServiceOnDefrag, "StopGRPCServiceOnDefrag", Stage::Alpha, false, GateEffect::Built),
     row(Gate::TxnModeWriteWithSharedBuffer, "TxnModeWriteWithSharedBuffer", Stage::Beta, true, GateEffect::Indifferent),
 ];

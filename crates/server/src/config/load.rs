@@ -11,7 +11,7 @@ use super::flag::Value;
 use super::flag_set::{FlagSet, Parsed};
 use super::member_config::{self, Config};
 use super::url::Url;
-use super::{effect, help, log_options, table, validate, yaml};
+use super::{effect, help, links, log_options, table, validate, yaml};
 use crate::log::{self, Level, Logger, Record};
 use crate::version;
 
@@ -252,6 +252,7 @@ fn check(
     }
     effect::check(flags, notices)?;
     advertise_default_host(flags, notices);
+    links::settle(flags, notices);
     warn_of_extremes(flags, notices);
     Config::from_flags(flags, log.clone())
 }

@@ -7,6 +7,7 @@ use super::compaction::AutoCompaction;
 use super::error::Error;
 use super::feature_gates::FeatureGates;
 use super::flag_set::FlagSet;
+use super::links::LinkOptions;
 use super::url::Url;
 use crate::log;
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub listen_peer_urls: Vec<Url>,
     /// Peer URLs published, of which the member id is made; sorted.
     pub initial_advertise_peer_urls: Vec<Url>,
+    /// Connections to other members.
+    pub links: LinkOptions,
     /// Members of a new cluster, not read yet: see [`Config::bootstrap`].
     pub initial_cluster: String,
     /// Whether a member without data joins a cluster.
@@ -200,6 +203,7 @@ impl Config {
             advertise_client_urls: flags.urls("advertise-client-urls").to_vec(),
             listen_peer_urls: flags.urls("listen-peer-urls").to_vec(),
             initial_advertise_peer_urls: flags.urls("initial-advertise-peer-urls").to_vec(),
+            links: LinkOptions::from_flags(flags),
             initial_cluster: flags.text("initial-cluster").to_owned(),
             joins_existing_cluster: flags.text("initial-cluster-state") == "existing",
             initial_cluster_token: flags.text("initial-cluster-token").to_owned(),

@@ -26,6 +26,8 @@ impl Config {
                 text.to_owned()
             }
         };
+        let local_address = self.links.local_address;
+        let local_address = local_address.map_or_else(String::new, |ip| ip.to_string());
         let state = if self.joins_existing_cluster {
             "existing"
         } else {
@@ -62,6 +64,7 @@ impl Config {
             .list("advertise-client-urls", texts(&self.advertise_client_urls))
             .list("listen-client-urls", texts(&self.listen_client_urls))
             .list("listen-metrics-urls", texts(&self.listen_metrics_urls))
+            .text("local-address", local_address)
             .list("cors", ["*"])
             .list("host-whitelist", ["*"])
             .text("initial-cluster", unread(&self.initial_cluster))

@@ -128,6 +128,9 @@ fn settings(start: &Start<'_>) -> quorate_transport::Config {
             .map(|url: &Url| url.as_str().to_owned())
             .collect(),
         election_timeout: start.config.election_timeout(),
+        read_timeout: start.config.links.read_timeout,
+        write_timeout: start.config.links.write_timeout,
+        local_address: start.config.links.local_address,
         ..quorate_transport::Config::new(view.member_id(), view.cluster_id())
     }
 }

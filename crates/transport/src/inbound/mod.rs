@@ -70,7 +70,7 @@ async fn connection(
     address: std::net::SocketAddr,
     _permit: Option<OwnedSemaphorePermit>,
 ) {
-    let Ok(socket) = Patient::new(socket, shared.config.link_timeout) else {
+    let Ok(socket) = Patient::new(socket, shared.config.write_timeout) else {
         return;
     };
     let mut stopped = shared.stopped.subscribe();
@@ -84,7 +84,7 @@ async fn connection(
     // A silent connection is closed after as long as etcd's listener waits for a read.
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.config.link_timeout)
+        .header_read_timeout(shared.config.read_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(socket), service);
@@ -98,7 +98,7 @@ async fn connection(
         None => {
             serving.as_mut().graceful_shutdown();
             // Streams end once what waited on them is sent; a stalled write ends by itself.
-            let patience = shared.config.link_timeout;
+            let patience = shared.config.write_timeout;
             tokio::time::timeout(patience, serving)
                 .await
                 .unwrap_or(Ok(()))

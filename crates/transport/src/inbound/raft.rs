@@ -181,7 +181,7 @@ fn begin_stream(
     let door = request.extensions().get::<Arc<Door>>();
     let door = door.filter(|_| is_chunked).cloned();
     let lane = peer.lane(kind);
-    let body = lane.attach(shared.config.link_timeout, sealed, door);
+    let body = lane.attach(&shared.config, sealed, door);
     let mut answer = begin(body);
     if sealed {
         // Nobody else asks for them; what is sent next, a snapshot above all, need not find out for itself.

@@ -142,7 +142,7 @@ pub(super) async fn read_body(
     let reading = async {
         let mut share = shared.unfinished.share();
         let mut whole = BytesMut::new();
-        while let Some(data) = next_data(&mut body, shared.config.link_timeout).await? {
+        while let Some(data) = next_data(&mut body, shared.config.read_timeout).await? {
             if whole.len() + data.len() > bytes_max {
                 return Err(Error::TooLarge {
                     bytes: (whole.len() + data.len()) as u64,

@@ -1,16 +1,11 @@
 //! Bodies of requests.
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep};
-
-use crate::pace::Pace;
 
 /// What a request carries.
 pub(crate) enum RequestBody {
@@ -54,35 +49,33 @@ impl Body for RequestBody {
     }
 }
 
-/// The message, then the image in pieces, at a rate.
+/// The message, then the image in pieces.
 pub(crate) struct SnapshotBody {
     head: Option<Bytes>,
     pieces: mpsc::Receiver<io::Result<Bytes>>,
-    pace: Arc<Pace>,
     /// Checksum of what went, if it is to follow the image.
     hasher: Option<crc32fast::Hasher>,
-    /// A piece that must not go before its time.
-    waiting: Option<(Bytes, Pin<Box<Sleep>>)>,
 }
 
 impl SnapshotBody {
     pub(crate) fn new(
         head: Bytes,
         pieces: mpsc::Receiver<io::Result<Bytes>>,
-        pace: Arc<Pace>,
         sealed: bool,
     ) -> Self {
         Self {
             head: Some(head),
             pieces,
-            pace,
             hasher: sealed.then(crc32fast::Hasher::new),
-            waiting: None,
         }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let piece = match std::task::ready!(self.poll_bytes(cx)) {
+        let piece = match self.head.take() {
+            Some(head) => Some(Ok(head)),
+            None => std::task::ready!(self.pieces.poll_recv(cx)),
+        };
+        let piece = match piece {
             Some(Ok(piece)) => {
                 if let Some(hasher) = &mut self.hasher {
                     hasher.update(&piece);
@@ -100,28 +93,5 @@ impl SnapshotBody {
             }),
         };
         Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
-    }
-
-    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        if let Some(head) = self.head.take() {
-            return Poll::Ready(Some(Ok(head)));
-        }
-        if self.waiting.is_none() {
-            let piece = match std::task::ready!(self.pieces.poll_recv(cx)) {
-                Some(Ok(piece)) => piece,
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            };
-            match self.pace.book(piece.len()) {
-                Some(at) if at > Instant::now() => {
-                    self.waiting = Some((piece, Box::pin(tokio::time::sleep_until(at))));
-                }
-                _ => return Poll::Ready(Some(Ok(piece))),
-            }
-        }
-        if let Some((_, sleep)) = &mut self.waiting {
-            std::task::ready!(sleep.as_mut().poll(cx));
-        }
-        Poll::Ready(self.waiting.take().map(|(piece, _)| Ok(piece)))
     }
 }

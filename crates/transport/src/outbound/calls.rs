@@ -1,5 +1,6 @@
 //! Questions to other members, over HTTP.
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use quorate_proto::etcdserverpb::{
 use quorate_proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use quorate_proto::{ClusterId, LeaseId, MemberId};
 
-use super::pool::{Call, Pool, Reply};
+use super::pool::{Call, Dial, Pool, Reply};
 use crate::headers::{CLUSTER_ID, parse_id};
 use crate::json;
 use crate::url::PeerUrl;
@@ -37,11 +38,17 @@ pub struct PeerClient {
 }
 
 impl PeerClient {
-    /// Makes a client that gives up on a connection, and on an answer that does not go on, after `timeout`.
+    /// Makes a client that gives up on a connection, and on an answer that does not go on, after `timeout`; it dials from an
+    /// address, or from the one that the system chooses.
     #[must_use]
-    pub fn new(timeout: Duration) -> Self {
+    pub fn new(timeout: Duration, from: Option<IpAddr>) -> Self {
+        let dial = Dial {
+            time_max: timeout,
+            stall_max: timeout,
+            from,
+        };
         Self {
-            pool: Arc::new(Pool::new(timeout, timeout)),
+            pool: Arc::new(Pool::new(dial)),
         }
     }
 

@@ -97,7 +97,7 @@ pub(crate) async fn run_renewals(
         batch.retain(|(_, waiter)| !waiter.is_closed());
         let mut body = BytesMut::with_capacity(batch.len() * 8);
         batch.iter().for_each(|(id, _)| body.put_i64(id.0));
-        let timeout = shared.config.link_timeout;
+        let timeout = shared.config.read_timeout;
         let asked = exchange(&shared, &link, LEASES, body.freeze(), timeout).await;
         let answers = asked.and_then(|answers| read_renewed(answers, batch.len()));
         match answers {

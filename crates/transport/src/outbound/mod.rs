@@ -15,7 +15,7 @@ pub(crate) use kindred::{
     run_renewals, write_renewed,
 };
 pub(crate) use pipeline::{CONNECTIONS, Pipeline, run_pipeline};
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Dial, Pool};
 pub(crate) use probe::{now_ns, run_probe};
 pub(crate) use snapshot::{send_snapshot, snapshot_index};
 pub(crate) use stream::run_stream;

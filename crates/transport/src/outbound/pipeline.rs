@@ -103,7 +103,7 @@ async fn post(shared: &Shared, link: &Link, message: &Message) -> Result<usize, 
         headers,
         body,
         repeatable: message.r#type() != MessageType::MsgProp,
-        time_max: shared.config.link_timeout,
+        time_max: shared.config.read_timeout,
         answer_bytes_max: ANSWER_BYTES_MAX,
     };
     let url = link.picker.pick();

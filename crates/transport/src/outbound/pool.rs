@@ -1,5 +1,6 @@
 //! Requests with short answers, over connections that are used again while they are fresh.
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -66,10 +67,18 @@ impl Reply {
 /// Connections to members, by address.
 pub(crate) struct Pool {
     idle: Mutex<BTreeMap<String, Vec<Idle>>>,
+    dial: Dial,
+}
+
+/// How connections are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dial {
     /// Longest time for a connection to be made.
-    dial_max: Duration,
+    pub(crate) time_max: Duration,
     /// Longest time in which nothing can be written.
-    stall_max: Duration,
+    pub(crate) stall_max: Duration,
+    /// Own address; the system's choice if `None`.
+    pub(crate) from: Option<IpAddr>,
 }
 
 struct Idle {
@@ -78,11 +87,10 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(dial_max: Duration, stall_max: Duration) -> Self {
+    pub(crate) fn new(dial: Dial) -> Self {
         Self {
             idle: Mutex::new(BTreeMap::new()),
-            dial_max,
-            stall_max,
+            dial,
         }
     }
 
@@ -119,7 +127,24 @@ impl Pool {
     ///
     /// Cancel safe.
     pub(crate) async fn dial(&self, url: &PeerUrl) -> Result<SendRequest<RequestBody>, Error> {
-        dial(url, self.dial_max, self.stall_max).await
+        dial(url, self.dial).await
+    }
+
+    /// As [`Self::dial`], with another limit to the time in which nothing can be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(crate) async fn dial_patiently(
+        &self,
+        url: &PeerUrl,
+        stall_max: Duration,
+    ) -> Result<SendRequest<RequestBody>, Error> {
+        let how = Dial {
+            stall_max,
+            ..self.dial
+        };
+        dial(url, how).await
     }
 
     async fn exchange(
@@ -185,12 +210,9 @@ impl Pool {
 /// # Cancel safety
 ///
 /// Cancel safe.
-pub(crate) async fn dial(
-    url: &PeerUrl,
-    dial_max: Duration,
-    stall_max: Duration,
-) -> Result<SendRequest<RequestBody>, Error> {
-    let socket = tokio::time::timeout(dial_max, connect(url, stall_max))
+async fn dial(url: &PeerUrl, how: Dial) -> Result<SendRequest<RequestBody>, Error> {
+    let connecting = connect(url, how.from, how.stall_max);
+    let socket = tokio::time::timeout(how.time_max, connecting)
         .await
         .map_err(|_| Error::TimedOut("no connection"))??;
     let (sender, connection) = http1::Builder::new()

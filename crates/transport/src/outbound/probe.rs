@@ -76,7 +76,7 @@ async fn probe(
         headers: HeaderMap::new(),
         body: Bytes::new(),
         repeatable: true,
-        time_max: shared.config.link_timeout,
+        time_max: shared.config.read_timeout,
         answer_bytes_max: ANSWER_BYTES_MAX,
     };
     let began = Instant::now();

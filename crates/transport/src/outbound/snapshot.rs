@@ -130,7 +130,7 @@ async fn post(
     let mut head = encode_message(message);
     let head = head.copy_to_bytes(head.remaining());
     let head_bytes = head.len() as u64;
-    let body = SnapshotBody::new(head, queue, Arc::clone(&shared.pace), sealed);
+    let body = SnapshotBody::new(head, queue, sealed);
     let mut headers = shared.identity.request_headers();
     headers.insert(
         CONTENT_TYPE,
@@ -139,12 +139,8 @@ async fn post(
     if sealed {
         seal(&mut headers, TRAILING);
     }
-    let mut sender = super::pool::dial(
-        url,
-        shared.config.election_timeout,
-        shared.config.snapshot_timeout,
-    )
-    .await?;
+    let stall_max = shared.config.snapshot_timeout;
+    let mut sender = shared.pool.dial_patiently(url, stall_max).await?;
     let body = RequestBody::Snapshot(Box::new(body));
     let request = request(url, Method::POST, "/raft/snapshot", headers, body)?;
     // While the image is under way only a stalled write ends the wait; the time to store it counts from its last byte.
@@ -158,7 +154,7 @@ async fn post(
     };
     let (parts, body) = answer.into_parts();
     let body = tokio::time::timeout(
-        shared.config.link_timeout,
+        shared.config.read_timeout,
         read_whole(body, ANSWER_BYTES_MAX),
     )
     .await

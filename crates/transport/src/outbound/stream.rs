@@ -189,7 +189,7 @@ async fn read(
     let mut decoder = Decoder::new(kind, shared.identity.member_id, link.id);
     let mut unsealer = Unsealer::default();
     loop {
-        let frame = match next_frame(&mut body, shared.config.link_timeout).await {
+        let frame = match next_frame(&mut body, shared.config.read_timeout).await {
             Ok(frame) => frame,
             Err(Error::Closed)
                 if !(decoder.is_between_messages() && unsealer.is_between_batches()) =>

@@ -134,7 +134,7 @@ fn free_address() -> String {
 
 /// Waits for etcd's own list of members.
 fn members(runtime: &Runtime, etcd: &Etcd) -> (quorate_proto::ClusterId, Vec<Member>) {
-    let client = PeerClient::new(Duration::from_secs(1));
+    let client = PeerClient::new(Duration::from_secs(1), None);
     let urls = [etcd.peer_url.clone()];
     let mut found = None;
     wait(runtime, "etcd lists its members", || {

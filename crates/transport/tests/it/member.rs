@@ -12,8 +12,8 @@ use quorate_proto::etcdserverpb::Member;
 use quorate_proto::raftpb::{Entry, Message, MessageType, Snapshot, SnapshotMetadata};
 use quorate_proto::{ClusterId, LeaseId, MemberId};
 use quorate_transport::{
-    Answer, Config, HashKv, ImageDirectory, ImageSource, ImageStore, OpenedImage, Parts, SnapshotForm,
-    PeerMetrics, Receiver, Refusal, Service, TimeToLive, Transport, Versions,
+    Answer, Config, HashKv, ImageDirectory, ImageSource, ImageStore, OpenedImage, Parts,
+    PeerMetrics, Receiver, Refusal, Service, SnapshotForm, TimeToLive, Transport, Versions,
 };
 use tokio::runtime::Runtime;
 
@@ -156,6 +156,8 @@ pub(crate) struct Images {
     /// Whether each was opened for one of our own kind.
     pub(crate) asked: Mutex<Vec<bool>>,
     given: Mutex<Option<Vec<u8>>>,
+    /// Held, no image is opened.
+    pub(crate) opening: Mutex<()>,
 }
 
 impl Images {
@@ -180,6 +182,7 @@ pub(crate) fn image(index: u64, bytes: usize) -> Vec<u8> {
 
 impl ImageSource for Images {
     fn open(&self, index: u64, to_kindred: bool) -> io::Result<OpenedImage> {
+        let _opening = self.opening.lock().unwrap();
         self.asked.lock().unwrap().push(to_kindred);
         let bytes = *self.bytes.lock().unwrap();
         if bytes == 0 {
@@ -204,6 +207,12 @@ pub(crate) struct TestMember {
     pub(crate) mouth: Arc<Mouth>,
     pub(crate) images: Arc<Images>,
     pub(crate) directory: tempfile::TempDir,
+}
+
+/// Sets how long a link may stand still, either way.
+pub(crate) fn set_link_timeouts(config: &mut Config, time: Duration) {
+    config.read_timeout = time;
+    config.write_timeout = time;
 }
 
 /// Settings with which links notice things soon.

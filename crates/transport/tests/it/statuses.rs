@@ -262,7 +262,7 @@ fn questions_and_answers_meet() {
     };
     *member.mouth.members.lock().unwrap() = vec![known.clone()];
     member.mouth.leases.lock().unwrap().insert(-7, 10);
-    let client = PeerClient::new(Duration::from_secs(10));
+    let client = PeerClient::new(Duration::from_secs(10), None);
     // The first URL leads nowhere.
     let urls = ["http://127.0.0.1:1".to_owned(), member.url.clone()];
     runtime.block_on(async {

@@ -9,7 +9,7 @@ use quorate_integration_tests::Binary;
 /// What comes of a step, or why nothing does.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// What a comparison is told: `--quorate PATH --etcd PATH [--tool PATH] [--rounds 3] [--only NAME] [--scale 1.0]`.
+/// What a comparison is told: `--quorate PATH --etcd PATH [--tool PATH] [--rounds 3] [--only NAME] [--scale 1.0]`, and paths of its own.
 #[derive(Debug)]
 pub struct Settings {
     /// The servers, by name.
@@ -22,14 +22,16 @@ pub struct Settings {
     only: Option<String>,
     /// What numbers of operations are multiplied by.
     scale: f64,
+    /// Other programs, by flag.
+    programs: BTreeMap<&'static str, PathBuf>,
 }
 
 impl Settings {
-    /// Reads the arguments of the process.
+    /// Reads the arguments of the process, with the flags that this comparison takes for paths of its own.
     ///
     /// # Errors
     /// A flag that is missing or unknown, or a value that is none.
-    pub fn parse() -> Outcome<Self> {
+    pub fn parse(programs: &[&'static str]) -> Outcome<Self> {
         let mut args = env::args().skip(1);
         let mut given = BTreeMap::new();
         while let Some(flag) = args.next() {
@@ -50,11 +52,24 @@ impl Settings {
             rounds: given.remove("--rounds").map_or(Ok(3), |v| v.parse())?,
             only: given.remove("--only"),
             scale: given.remove("--scale").map_or(Ok(1.0), |v| v.parse())?,
+            programs: programs
+                .iter()
+                .filter_map(|flag| Some((*flag, given.remove(*flag)?.into())))
+                .collect(),
         };
         match given.keys().next() {
             Some(unknown) => Err(format!("unknown flag {unknown}").into()),
             None => Ok(settings),
         }
+    }
+
+    /// Returns another program.
+    ///
+    /// # Errors
+    /// When it was not given.
+    pub fn path(&self, flag: &str) -> Outcome<&Path> {
+        let path = self.programs.get(flag).map(PathBuf::as_path);
+        Ok(path.ok_or_else(|| format!("missing {flag} PATH"))?)
     }
 
     /// Returns etcd's `benchmark`.

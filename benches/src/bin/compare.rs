@@ -174,7 +174,7 @@ struct Figures {
 }
 
 fn main() -> Outcome<()> {
-    let settings = Settings::parse()?;
+    let settings = Settings::parse(&[])?;
     settings.tool()?;
     let mut table = BTreeMap::new();
     for (number, case) in CASES.iter().enumerate() {

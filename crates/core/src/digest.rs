@@ -38,8 +38,8 @@ const SEED: u64 = 0x5175_6f72_6174_6531;
 /// Stands for a digest that is not known.
 const UNKNOWN: u64 = 0;
 
-/// Folds an entry into the digest. Unknown stays unknown until the next epoch begins.
-pub(crate) fn fold(digest: u64, entry: &Entry, effect: u64) -> u64 {
+/// Folds an entry, and what it left behind, into the digest. Unknown stays unknown until the next epoch begins.
+pub fn fold(digest: u64, entry: &Entry, effect: u64) -> u64 {
     let begins = (entry.index - 1).is_multiple_of(EPOCH_ENTRIES);
     if digest == UNKNOWN && !begins {
         return UNKNOWN;

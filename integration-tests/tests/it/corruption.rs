@@ -264,8 +264,13 @@ fn a_follower_whose_state_differs_stops_and_the_others_go_on() {
     let (leader, damaged) = with_damage(&mut cluster);
     start_damaged(&mut cluster, damaged);
     let decided = eventually("a transaction", || Ok(decide(&cluster, leader)?));
+    let begun = Instant::now();
     assert!(decided.succeeded);
     wait_end(&mut cluster, damaged);
+    println!(
+        "the member that differs was found and had ended after {:?}",
+        begun.elapsed()
+    );
     assert!(log(&cluster, damaged).contains(DIVERGED));
     fill(&cluster, leader, 50);
     assert!(cluster.running().len() == 2 && alarms(&cluster, leader).unwrap().is_empty());

@@ -10,7 +10,11 @@ use quorate_proto::etcdserverpb::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     StatusRequest, StatusResponse,
 };
+use quorate_proto::grpc::health::v1::health_check_response::ServingStatus;
+use quorate_proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 use tokio::runtime::Builder;
+use tonic::metadata::MetadataMap;
+use tonic_prost::ProstCodec;
 
 /// Values that are deleted again, and their bytes: 20 MB.
 const VALUES: u64 = 200;
@@ -139,4 +143,53 @@ fn a_start_defragments_what_is_worth_it_and_says_so_when_not() {
         status(&client).await
     });
     assert!(after.db_size < 2_000_000, "{}", after.db_size);
+}
+
+/// Whether health said NOT_SERVING while the database was defragmented again and again, some times or until it did.
+fn stops_serving(args: &[&str], times: usize) -> bool {
+    let site = Site::new(&Binary::quorate().unwrap()).unwrap();
+    let site = site.with_args(args);
+    let _server = site.start().unwrap();
+    let endpoint = site.endpoint();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::connect(&endpoint).await.unwrap();
+        for key in 0..VALUES {
+            put(&client, format!("kept{key}"), vec![7; VALUE_BYTES]).await;
+        }
+        let health = async || -> i32 {
+            let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+            let (path, nothing) = ("/grpc.health.v1.Health/Check", MetadataMap::new());
+            let asked = client.unary(path, HealthCheckRequest::default(), codec, nothing);
+            asked.await.unwrap().status
+        };
+        let mut stopped = false;
+        for _ in 0..times {
+            assert_eq!(health().await, ServingStatus::Serving as i32);
+            let other = Client::connect(&endpoint).await.unwrap();
+            let working = tokio::spawn(async move {
+                let _: DefragmentResponse = other
+                    .call("Maintenance/Defragment", DefragmentRequest {})
+                    .await
+                    .unwrap();
+            });
+            while !working.is_finished() {
+                stopped |= health().await == ServingStatus::NotServing as i32;
+                put(&client, "served".to_owned(), b"all along".to_vec()).await;
+            }
+            working.await.unwrap();
+            if stopped {
+                break;
+            }
+        }
+        assert_eq!(health().await, ServingStatus::Serving as i32);
+        stopped
+    })
+}
+
+#[test]
+fn health_says_that_nothing_is_served_meanwhile_if_it_is_to() {
+    let gate = "--feature-gates=StopGRPCServiceOnDefrag=true";
+    assert!(stops_serving(&[gate], 50));
+    assert!(!stops_serving(&[], 3));
 }

@@ -101,7 +101,7 @@ const ONE_KEY: &str = "--clients 1 --conns 1 put --key-size 1 --key-space-size 2
 type Table<const N: usize> = BTreeMap<(String, &'static str), Vec<[f64; N]>>;
 
 fn main() -> Outcome<()> {
-    let settings = Settings::parse()?;
+    let settings = Settings::parse(&[])?;
     let gaps = measure_gaps(&settings)?;
     print_table(
         "longest time without a write, ms",

@@ -252,12 +252,14 @@ impl Client {
         } else {
             format!("http://{text}")
         };
-        let endpoint = Endpoint::from_shared(uri)?
-            .http2_keep_alive_interval(self.settings.keepalive_time)
-            .keep_alive_timeout(self.settings.keepalive_timeout)
-            .keep_alive_while_idle(false)
-            .tcp_nodelay(true);
-        Ok(endpoint)
+        let endpoint = Endpoint::from_shared(uri)?.tcp_nodelay(true);
+        Ok(match ping_interval(self.settings.keepalive_time) {
+            None => endpoint,
+            Some(interval) => endpoint
+                .http2_keep_alive_interval(interval)
+                .keep_alive_timeout(self.settings.keepalive_timeout)
+                .keep_alive_while_idle(false),
+        })
     }
 
     fn request<T>(&self, message: T, deadline: Deadline) -> Request<T> {
@@ -384,4 +386,25 @@ fn past(deadline: Instant, status: Status) -> CallError {
 fn path(method: &str) -> PathAndQuery {
     let path = Bytes::from(format!("/etcdserverpb.{method}"));
     PathAndQuery::from_maybe_shared(path).expect("method names are plain ASCII")
+}
+
+/// The shortest time between two pings: servers send a client away that pings more often than every 5 s while they are silent.
+///
+/// Source: grpc-go v1.82.1 internal/internal.go `KeepaliveMinPingTime`.
+const PING_INTERVAL_MIN: Duration = Duration::from_secs(10);
+
+/// Returns the time between two pings to a server that is silent; `None` is never.
+fn ping_interval(asked: Duration) -> Option<Duration> {
+    (!asked.is_zero()).then(|| asked.max(PING_INTERVAL_MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pings_are_never_so_frequent_that_a_server_ends_a_call_that_takes_its_time() {
+        let of = |seconds| ping_interval(Duration::from_secs(seconds)).map(|d| d.as_secs());
+        assert_eq!([0, 2, 10, 60].map(of), [None, Some(10), Some(10), Some(60)]);
+    }
 }

@@ -116,7 +116,7 @@ fn measure(program: &Path, args: &[&str]) -> Outcome<Figures> {
     command
         .args(args)
         .stdout(Stdio::null())
-        .stderr(Stdio::null());
+        .stderr(Stdio::piped());
     let begun = Instant::now();
     let mut child = command.spawn()?;
     let mut figures = Figures::default();
@@ -132,10 +132,12 @@ fn measure(program: &Path, args: &[&str]) -> Outcome<Figures> {
     };
     figures.seconds = begun.elapsed().as_secs_f64();
     if status.success() {
-        Ok(figures)
-    } else {
-        Err(format!("{} {args:?} ended with {status}", program.display()).into())
+        return Ok(figures);
     }
+    // A few lines, which wait in the pipe.
+    let said = child.wait_with_output()?.stderr;
+    let said = String::from_utf8_lossy(&said);
+    Err(format!("{} {args:?} ended with {status}: {said}", program.display()).into())
 }
 
 /// Reads processor time and peak memory of a process.

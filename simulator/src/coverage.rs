@@ -61,6 +61,8 @@ pub const NAMES: &[&str] = &[
     "watcher canceled", "watcher overtaken by a compaction", "watch stream complete at the end",
     "stream told of progress", "request refused for good", "outcome of a request unknown", "request applied",
     "request refused by the log",
+    "backup taken", "backup taken while compacting", "backup taken while defragmenting",
+    "backup taken while a snapshot was installed", "backup given up", "damaged member could not give a backup",
 ];
 
 /// Counters of one run or of many.

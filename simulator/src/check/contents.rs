@@ -1,7 +1,7 @@
 //! What a member holds against the model.
 use std::fmt;
 
-use quorate_core::{ClusterMember, Error, Member};
+use quorate_core::{ClusterMember, Error, Member, Stores};
 use quorate_proto::LeaseId;
 use quorate_proto::etcdserverpb::{AlarmType, RangeRequest};
 
@@ -62,14 +62,9 @@ pub fn holds(
     may_fail: bool,
 ) -> Result<(), Violation> {
     let place = member.view().applied();
-    let checks = [
-        keys(model, place, member),
-        hashes(model, place, member),
-        leases(model, place, member).map_err(Differs::Wrong),
-        users(model, place, member).map_err(Differs::Wrong),
-        cluster(model, place, member).map_err(Differs::Wrong),
-    ];
-    let mut differs = checks.into_iter().filter_map(Result::err);
+    let members = cluster(model, place, member).map_err(Differs::Wrong);
+    let checks = state(model, place, member.stores()).into_iter();
+    let mut differs = checks.chain([members]).filter_map(Result::err);
     let Some(why) = differs.find(|why| !why.is_forgiven(may_fail)) else {
         return Ok(());
     };
@@ -77,8 +72,44 @@ pub fn holds(
     Err(Violation::new("members hold what the log says", text))
 }
 
-fn keys(model: &Model, place: u64, member: &Member) -> Result<(), Differs> {
-    let reader = member.stores().kv.reader();
+/// Checks that what was restored of a member's backup holds what the model says for the entries in it.
+///
+/// # Errors
+/// What differs.
+pub fn backup_holds(
+    model: &Model,
+    machine: u64,
+    place: u64,
+    stores: &Stores,
+) -> Result<(), Violation> {
+    let (is, must) = (stores.cluster.version(), model.cluster_at(place));
+    let version = match is == must.version() {
+        true => Ok(()),
+        false => Err(Differs::Wrong(format!(
+            "is of version {is}, not {}",
+            must.version()
+        ))),
+    };
+    let all = state(model, place, stores).into_iter().chain([version]);
+    all.collect::<Result<(), _>>().map_err(|why| {
+        let text = format!("m{machine}'s backup of entry {place} {why}");
+        Violation::new("backups hold what the log says", text)
+    })
+}
+
+/// Checks all but who the members are.
+fn state(model: &Model, place: u64, stores: &Stores) -> [Result<(), Differs>; 5] {
+    [
+        keys(model, place, stores),
+        hashes(model, place, stores),
+        leases(model, place, stores).map_err(Differs::Wrong),
+        users(model, place, stores).map_err(Differs::Wrong),
+        alarms(model, place, stores).map_err(Differs::Wrong),
+    ]
+}
+
+fn keys(model: &Model, place: u64, stores: &Stores) -> Result<(), Differs> {
+    let reader = stores.kv.reader();
     let (revision, compact) = (model.revision_at(place), model.compact_at(place));
     let is = (reader.current_revision(), reader.compact_revision());
     if is != (revision, compact) {
@@ -105,8 +136,8 @@ fn keys(model: &Model, place: u64, member: &Member) -> Result<(), Differs> {
     Ok(())
 }
 
-fn hashes(model: &Model, place: u64, member: &Member) -> Result<(), Differs> {
-    let reader = member.stores().kv.reader();
+fn hashes(model: &Model, place: u64, stores: &Stores) -> Result<(), Differs> {
+    let reader = stores.kv.reader();
     let got = reader.hash_kv(0).map_err(Differs::of)?;
     let expected = model.hash(model.revision_at(place), got.compact_revision);
     if expected.is_some_and(|hash| hash != got.hash) {
@@ -116,8 +147,8 @@ fn hashes(model: &Model, place: u64, member: &Member) -> Result<(), Differs> {
     Ok(())
 }
 
-fn leases(model: &Model, place: u64, member: &Member) -> Result<(), String> {
-    let lessor = &member.stores().lessor;
+fn leases(model: &Model, place: u64, stores: &Stores) -> Result<(), String> {
+    let lessor = &stores.lessor;
     let mut ids: Vec<i64> = lessor.leases().iter().map(|id| id.0).collect();
     ids.sort_unstable();
     let expected = model.leases().all_at(place);
@@ -139,8 +170,8 @@ fn leases(model: &Model, place: u64, member: &Member) -> Result<(), String> {
     Ok(())
 }
 
-fn users(model: &Model, place: u64, member: &Member) -> Result<(), String> {
-    let (store, expected) = (&member.stores().auth, model.auth_at(place));
+fn users(model: &Model, place: u64, stores: &Stores) -> Result<(), String> {
+    let (store, expected) = (&stores.auth, model.auth_at(place));
     let is = (store.is_enabled(), store.revision());
     let must = (expected.is_enabled(), expected.revision());
     if is != must {
@@ -188,7 +219,11 @@ fn cluster(model: &Model, place: u64, member: &Member) -> Result<(), String> {
             "is of version {version} on its way to {downgrade:?}"
         ));
     }
-    let alarms = member.stores().alarms.list(AlarmType::None.into());
+    Ok(())
+}
+
+fn alarms(model: &Model, place: u64, stores: &Stores) -> Result<(), String> {
+    let alarms = stores.alarms.list(AlarmType::None.into());
     let alarms: Vec<_> = alarms.iter().map(|a| (a.member_id, a.alarm)).collect();
     if !alarms.iter().eq(model.alarms_at(place).iter()) {
         return Err(format!("has the alarms {alarms:?}"));

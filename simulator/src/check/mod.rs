@@ -11,7 +11,7 @@ mod leases;
 mod watches;
 
 pub use answers::{Ledger, Said, range_answer, read, refusal, txn_answer};
-pub use contents::{Differs, holds};
+pub use contents::{Differs, backup_holds, holds};
 pub(crate) use durability::Durable;
 pub use end::State;
 pub(crate) use end::{can_be_read, check_agreement, check_floor, state_of};

@@ -59,7 +59,25 @@ impl Machine {
         revision: i64,
         bump: Option<u64>,
     ) -> Result<(), String> {
-        let backup = self.save_backup()?;
+        let opened = self.open_backup(now_ms, self.save_backup()?, bump)?;
+        let copy = self.lead(opened, now_ms)?;
+        self.compare(
+            &copy,
+            revision,
+            i64::try_from(bump.unwrap_or(0)).unwrap_or(0),
+        )
+    }
+
+    /// Restores a backup as a cluster of one on a disk of its own, and opens what came of it.
+    ///
+    /// # Errors
+    /// Why it cannot be restored or opened.
+    pub(crate) fn open_backup(
+        &self,
+        now_ms: u64,
+        backup: Vec<u8>,
+        bump: Option<u64>,
+    ) -> Result<Opened, String> {
         let disk = SimDisk::new(now_ms);
         disk.poke(&PathBuf::from(BACKUP), backup)
             .map_err(|e| e.to_string())?;
@@ -88,12 +106,7 @@ impl Machine {
         if opened.member_id != restored.member_id || opened.cluster_id != restored.cluster_id {
             return Err("it is another member than was restored".to_owned());
         }
-        let copy = self.lead(opened, now_ms)?;
-        self.compare(
-            &copy,
-            revision,
-            i64::try_from(bump.unwrap_or(0)).unwrap_or(0),
-        )
+        Ok(opened)
     }
 
     /// Saves what a client's snapshot of this member gives, with its hash.

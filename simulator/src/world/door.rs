@@ -29,6 +29,12 @@ impl World {
         numbers.filter(|n| self.is_ready(*n)).collect()
     }
 
+    /// Says whether a member is about to install a snapshot, or is receiving one.
+    pub(crate) fn awaits_snapshot(&self, machine: u64) -> bool {
+        let running = self.machines.get(&machine).and_then(|m| m.running.as_ref());
+        running.is_some_and(|r| r.install.is_some() || !r.arrivals.is_empty())
+    }
+
     /// Returns the machine of a member.
     pub fn machine_of(&self, id: MemberId) -> Option<u64> {
         let machine = self.machines.values().find(|m| m.member_id == id);

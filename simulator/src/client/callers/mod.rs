@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `draw` | what they ask for |
 //! | `admin` | another leader, a downgrade, other members |
+//! | `backups` | backups, read in pieces beside all that, and restored |
 //! | `defragments` | defragmentations, beside all that |
 //! | `door` | who they are, and whether a member lets them |
 //! | `propose` | what goes through the log |
@@ -25,6 +26,7 @@ use crate::plan::{FaultKind, Plan};
 use crate::{Committed, Note, Random, World};
 
 mod admin;
+mod backups;
 mod defragments;
 mod door;
 mod draw;
@@ -35,6 +37,7 @@ mod users;
 mod watching;
 
 use admin::AdminAsk;
+use backups::Backups;
 use defragments::Defragments;
 use draw::{Deed, Swarm};
 use leases::LeaseAsk;
@@ -49,6 +52,8 @@ const SWEEP_MS: u64 = 100;
 const SWEEP: u64 = 1 << 40;
 /// The first alarm of streams.
 const STREAMS: u64 = 1 << 20;
+/// The first alarm of backups.
+const BACKUPS: u64 = 1 << 41;
 /// What a request may wait for, in times of what a member lets it wait.
 const PATIENCE: u64 = 2;
 
@@ -100,6 +105,7 @@ pub struct Callers {
     waiting: BTreeMap<Token, (u64, u64, Waiting)>,
     watching: Watching,
     defragments: Defragments,
+    backups: Backups,
     left: u64,
     think_ms: u64,
     patience_ms: u64,
@@ -130,6 +136,7 @@ impl Callers {
             waiting: BTreeMap::new(),
             watching: Watching::default(),
             defragments: Defragments::draw(plan),
+            backups: Backups::draw(plan),
             left: plan.operations,
             think_ms: plan.think_ms,
             patience_ms: PATIENCE * quorate_core::request_timeout_ms(election_ms),
@@ -290,6 +297,7 @@ impl Callers {
         if !self.is_stopped {
             self.renew_late(world)?;
             self.renew_at_sleepers(world)?;
+            self.begin_backup(world)?;
         }
         self.look_after_streams(world)
     }
@@ -319,6 +327,7 @@ impl Workload for Callers {
                 Ok(())
             }
             Note::Wake(SWEEP) => self.sweep(world),
+            Note::Wake(backup) if backup >= BACKUPS => self.read_backup(world, backup - BACKUPS),
             Note::Wake(stream) if stream >= STREAMS => self.unstall(world, stream - STREAMS),
             Note::Wake(client) => {
                 if self.is_stopped || self.left == 0 {
@@ -342,6 +351,7 @@ impl Workload for Callers {
             } => self.change_answered(world, machine, (&change, since), &outcome),
             Note::Ended { machine } => {
                 self.streams_ended(machine);
+                self.backup_ended(world, machine);
                 Ok(())
             }
         }
@@ -359,7 +369,7 @@ impl Workload for Callers {
             .iter()
             .any(|(_, alarm)| *alarm == 2);
         let leases_ended = is_corrupt || self.model.leases().living().next().is_none();
-        self.waiting.is_empty() && self.is_settled && leases_ended
+        self.waiting.is_empty() && self.is_settled && self.backups.is_empty() && leases_ended
     }
 
     fn check(&mut self, world: &mut World) -> Result<(), Violation> {

@@ -57,7 +57,7 @@ pub const NAMES: &[&str] = &[
     "members changed, as the model says", "change of members refused, as the model says",
     "only voter read at once", "damaged member could not read", "damaged member was read rightly", "linearizable read", "serializable read",
     "login refused", "refused before hashing", "watcher asked for", "watch stream broken off", "watch stream stalled",
-    "watcher resumed elsewhere", "watcher created", "watcher told of events", "watcher told of progress",
+    "watcher resumed elsewhere", "watcher created", "watcher told of events", "watcher told of progress", "watch response in fragments",
     "watcher canceled", "watcher overtaken by a compaction", "watch stream complete at the end",
     "stream told of progress", "request refused for good", "outcome of a request unknown", "request applied",
     "request refused by the log",

@@ -195,7 +195,7 @@ impl Machine {
             seed: self.random.number(),
             start_unix_ms: wall_ms.saturating_add_signed(self.clock.wall_offset_ms) + self.epoch,
             batch_bytes: limits.batch_bytes,
-            downgrade_check_ms: 5_000,
+            downgrade_check_ms: limits.downgrade_check_ms,
             strict_reconfig_check: limits.strict,
             cluster_version: CLUSTER_VERSION.to_owned(),
         }

@@ -45,8 +45,26 @@ pub struct Limits {
     pub outbox_bytes: usize,
     /// Revisions in an answer to a watcher that is behind.
     pub watch_revisions: usize,
+    /// Bytes of a response at which it comes in fragments.
+    pub fragment_bytes: usize,
+    /// Bytes of a response with news.
+    pub live_bytes: usize,
+    /// Bytes of a stretch of history that watchers share.
+    pub stretch_bytes: usize,
+    /// Bytes of a response to a watcher that is behind.
+    pub history_bytes: usize,
+    /// Milliseconds between two rounds of progress.
+    pub progress_ms: u64,
+    /// Bytes of a read of the database.
+    pub scan_bytes: usize,
+    /// Leases that are ended in a second.
+    pub revokes_per_second: u64,
+    /// Milliseconds between two looks at a downgrade.
+    pub downgrade_check_ms: u64,
     /// Backend quota; 0 is the default.
     pub quota_bytes: i64,
+    /// Whether members have a quota, each now and then.
+    pub has_quota: bool,
     /// Whether remaining times of leases are replicated, and how often, in milliseconds. The same on all members.
     pub checkpoint_ms: Option<u64>,
     /// Milliseconds that a sync of the disk takes at most.
@@ -67,6 +85,7 @@ const TOKEN_TTL_MS: u64 = 300_000;
 
 impl Default for Limits {
     fn default() -> Self {
+        let watch = WatchOptions::default();
         Self {
             tick_ms: 10,
             election_ticks: 10,
@@ -87,7 +106,16 @@ impl Default for Limits {
             event_log_bytes: 1 << 20,
             outbox_bytes: 48 << 10,
             watch_revisions: 1_000,
+            fragment_bytes: watch.fragment_bytes,
+            live_bytes: watch.live_batch_bytes,
+            stretch_bytes: watch.stretch_bytes,
+            history_bytes: watch.batch_bytes,
+            progress_ms: 2_000,
+            scan_bytes: quorate_mvcc::Options::default().scan_batch_bytes,
+            revokes_per_second: quorate_lease::REVOKES_PER_SECOND_DEFAULT,
+            downgrade_check_ms: 5_000,
             quota_bytes: 0,
+            has_quota: false,
             checkpoint_ms: None,
             sync_ms: 2,
             strict: false,
@@ -122,6 +150,7 @@ impl Limits {
     pub(crate) fn draw_quota(&mut self, random: &mut Random) {
         if random.one_in(10) {
             self.quota_bytes = i64::try_from(random.choose(&QUOTAS_BYTES)).unwrap_or(0);
+            self.has_quota = true;
         }
     }
 
@@ -142,9 +171,30 @@ impl Limits {
         self.outbox_bytes = size(random, &[256, 4 << 10, 48 << 10]);
         self.watch_revisions = size(random, &[2, 20, 1_000]);
         self.sync_ms = random.choose(&[1, 3, 10, 40]);
+        // What came later draws from numbers of its own, so that the draws of older seeds stay.
+        let seed = random.clone().number();
         if self.quota_bytes > 0 {
             self.quota_bytes = i64::try_from(random.choose(&QUOTAS_BYTES)).unwrap_or(0);
         }
+        self.draw_bytes(&mut Random::of(seed, "bytes"));
+    }
+
+    /// Draws what came later of the same.
+    fn draw_bytes(&mut self, random: &mut Random) {
+        let usual = Self::default();
+        let or = |usual: usize, small: &[u64], random: &mut Random| match random.one_in(2) {
+            true => usual,
+            false => size(random, small),
+        };
+        self.fragment_bytes = or(usual.fragment_bytes, &[64, 400, 1_500], random);
+        self.live_bytes = or(usual.live_bytes, &[64, 600, 3_000], random);
+        self.stretch_bytes = or(usual.stretch_bytes, &[64, 600, 3_000], random);
+        self.history_bytes = or(usual.history_bytes, &[64, 600, 3_000], random);
+        self.scan_bytes = or(usual.scan_bytes, &[64, 600, 3_000], random);
+        self.progress_ms = random.choose(&[100, 600, usual.progress_ms, usual.progress_ms]);
+        self.revokes_per_second = random.choose(&[4, 20, usual.revokes_per_second]);
+        let check_ms = usual.downgrade_check_ms;
+        self.downgrade_check_ms = random.choose(&[200, 1_000, check_ms, check_ms]);
     }
 
     /// Returns the election timeout, in milliseconds.
@@ -172,6 +222,7 @@ impl Limits {
             kv: quorate_mvcc::Options {
                 compaction_batch_rows: self.compaction_rows,
                 scan_batch_rows: self.scan_rows,
+                scan_batch_bytes: self.scan_bytes,
                 event_log_bytes_max: self.event_log_bytes,
                 index_chunk_keys: 1 + self.scan_rows / 4,
                 ..quorate_mvcc::Options::default()
@@ -180,7 +231,7 @@ impl Limits {
                 min_ttl_s: i64::try_from((3 * self.election_ms() / 2).div_ceil(1_000)).unwrap_or(1),
                 revoke_retry_ms: quorate_core::request_timeout_ms(self.election_ms()),
                 checkpoint_interval_ms: self.checkpoint_ms,
-                ..quorate_lease::Options::default()
+                revokes_per_second: self.revokes_per_second,
             },
             auth: quorate_auth::Options {
                 bcrypt_cost: self.bcrypt_cost,
@@ -196,11 +247,15 @@ impl Limits {
     pub(crate) fn watch(&self, seed: u64) -> WatchOptions {
         WatchOptions {
             seed,
-            progress_interval_ms: 2_000,
+            fragment_bytes: self.fragment_bytes,
+            progress_interval_ms: self.progress_ms,
             outbox_bytes_per_watcher: self.outbox_bytes,
             outbox_bytes_max: 4 * self.outbox_bytes,
             batch_revisions_max: self.watch_revisions,
+            batch_bytes: self.history_bytes,
+            live_batch_bytes: self.live_bytes,
             stretch_rows: self.scan_rows,
+            stretch_bytes: self.stretch_bytes,
             watchers_per_step: 4,
             live_revisions_per_step: 1 + self.watch_revisions / 4,
             ..WatchOptions::default()

@@ -307,6 +307,9 @@ impl Callers {
             );
             return Err(Violation::new("watch promises", text));
         };
+        if response.fragment {
+            world.hit("watch response in fragments");
+        }
         match watched.hear(&self.model, response)? {
             Heard::Created => world.hit("watcher created"),
             Heard::Events(_) => world.hit("watcher told of events"),

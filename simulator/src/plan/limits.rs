@@ -57,11 +57,9 @@ pub struct Limits {
     pub progress_ms: u64,
     /// Bytes of a read of the database.
     pub scan_bytes: usize,
-    /// Leases that are ended in a second.
-    pub revokes_per_second: u64,
     /// Milliseconds between two looks at a downgrade.
     pub downgrade_check_ms: u64,
-    /// Backend quota; 0 is the default.
+    /// Backend quota; 0 is the default, and a negative one none.
     pub quota_bytes: i64,
     /// Whether members have a quota, each now and then.
     pub has_quota: bool,
@@ -112,7 +110,6 @@ impl Default for Limits {
             history_bytes: watch.batch_bytes,
             progress_ms: 2_000,
             scan_bytes: quorate_mvcc::Options::default().scan_batch_bytes,
-            revokes_per_second: quorate_lease::REVOKES_PER_SECOND_DEFAULT,
             downgrade_check_ms: 5_000,
             quota_bytes: 0,
             has_quota: false,
@@ -142,7 +139,9 @@ impl Limits {
             max_request_bytes: size(random, &[4 << 10, 64 << 10, 1 << 20]),
             ..Self::default()
         };
+        let (pre_vote, advance) = (limits.pre_vote, limits.advance);
         limits.draw_own(random);
+        (limits.pre_vote, limits.advance) = (pre_vote, advance);
         limits
     }
 
@@ -173,14 +172,14 @@ impl Limits {
         self.sync_ms = random.choose(&[1, 3, 10, 40]);
         // What came later draws from numbers of its own, so that the draws of older seeds stay.
         let seed = random.clone().number();
-        if self.quota_bytes > 0 {
+        if self.has_quota {
             self.quota_bytes = i64::try_from(random.choose(&QUOTAS_BYTES)).unwrap_or(0);
         }
-        self.draw_bytes(&mut Random::of(seed, "bytes"));
+        self.draw_later(&mut Random::of(seed, "later"));
     }
 
     /// Draws what came later of the same.
-    fn draw_bytes(&mut self, random: &mut Random) {
+    fn draw_later(&mut self, random: &mut Random) {
         let usual = Self::default();
         let or = |usual: usize, small: &[u64], random: &mut Random| match random.one_in(2) {
             true => usual,
@@ -192,9 +191,17 @@ impl Limits {
         self.history_bytes = or(usual.history_bytes, &[64, 600, 3_000], random);
         self.scan_bytes = or(usual.scan_bytes, &[64, 600, 3_000], random);
         self.progress_ms = random.choose(&[100, 600, usual.progress_ms, usual.progress_ms]);
-        self.revokes_per_second = random.choose(&[4, 20, usual.revokes_per_second]);
         let check_ms = usual.downgrade_check_ms;
         self.downgrade_check_ms = random.choose(&[200, 1_000, check_ms, check_ms]);
+        self.pre_vote = !random.one_in(4);
+        self.advance = !random.one_in(4);
+        if self.has_quota {
+            self.quota_bytes = match random.below(6) {
+                0 => 0,
+                1 => -1,
+                _ => self.quota_bytes,
+            };
+        }
     }
 
     /// Returns the election timeout, in milliseconds.
@@ -231,7 +238,7 @@ impl Limits {
                 min_ttl_s: i64::try_from((3 * self.election_ms() / 2).div_ceil(1_000)).unwrap_or(1),
                 revoke_retry_ms: quorate_core::request_timeout_ms(self.election_ms()),
                 checkpoint_interval_ms: self.checkpoint_ms,
-                revokes_per_second: self.revokes_per_second,
+                ..quorate_lease::Options::default()
             },
             auth: quorate_auth::Options {
                 bcrypt_cost: self.bcrypt_cost,

@@ -21,6 +21,7 @@ mod states;
 pub(crate) use copies::BUMP;
 pub(crate) use images::{End, Image, make as make_image};
 pub(crate) use running::Running;
+pub(crate) use start::CLUSTER_VERSION;
 pub(crate) use states::Cuts;
 
 /// The cluster's data directory on every machine.
@@ -50,6 +51,8 @@ pub struct Machine {
     pub(crate) disk: SimDisk,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
+    /// The version that its member is of, and that it lets the cluster agree on.
+    pub(crate) version: String,
     pub(crate) random: Random,
     pub(crate) status: Status,
     /// Whether it has been a member of the cluster that knows of itself.
@@ -104,6 +107,7 @@ impl Machine {
             disk: SimDisk::new(seed),
             clock: Clock::new(now_ms),
             limits,
+            version: CLUSTER_VERSION.to_owned(),
             random: Random::of(seed, "machine"),
             status: Status::Down,
             has_joined: true,

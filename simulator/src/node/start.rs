@@ -124,6 +124,7 @@ impl Machine {
         self.log = log.entries.iter().map(Committed::of).collect();
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let own_ms = self.clock.at(now_ms);
+        self.version = self.version_for(&stores);
         let config = self.config(now_ms);
         let member = Member::new(config, log, stores, &logger, own_ms)
             .map_err(|e| format!("cannot start raft: {e}"))?;
@@ -172,6 +173,30 @@ impl Machine {
         Ok(found)
     }
 
+    /// Returns the version that is started: that to which the cluster is being downgraded, once nothing stands against it.
+    fn version_for(&self, stores: &Stores) -> String {
+        let cluster = &stores.cluster;
+        cluster
+            .downgrade_target()
+            .filter(|target| {
+                self.limits.downgrades
+                    && allows(target, cluster.version(), cluster.storage_version())
+            })
+            .unwrap_or_else(|| CLUSTER_VERSION.to_owned())
+    }
+
+    /// Returns the version to which its member is to be downgraded now.
+    pub(crate) fn downgrades_to(&self) -> Option<String> {
+        let running = self.running.as_ref()?;
+        let target = running.member.stores().cluster.downgrade_target()?;
+        let view = running.member.view();
+        let is_due = self.limits.downgrades
+            && self.version != target
+            && running.stops_ms.is_none()
+            && allows(&target, &view.cluster_version(), &view.storage_version());
+        is_due.then_some(target)
+    }
+
     pub(super) fn config(&mut self, now_ms: u64) -> Config {
         let limits = &self.limits;
         let wall_ms = WALL_MS + now_ms;
@@ -197,9 +222,14 @@ impl Machine {
             batch_bytes: limits.batch_bytes,
             downgrade_check_ms: limits.downgrade_check_ms,
             strict_reconfig_check: limits.strict,
-            cluster_version: CLUSTER_VERSION.to_owned(),
+            cluster_version: self.version.clone(),
         }
     }
+}
+
+/// Says whether a member of a version can serve a cluster and read a database of these versions.
+fn allows(target: &str, cluster: &str, storage: &str) -> bool {
+    cluster == target && (storage == target || storage.is_empty())
 }
 
 /// Tells what the directory of snapshots held of received states before a start.

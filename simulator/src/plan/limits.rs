@@ -59,6 +59,8 @@ pub struct Limits {
     pub scan_bytes: usize,
     /// Milliseconds between two looks at a downgrade.
     pub downgrade_check_ms: u64,
+    /// Whether an older version takes a member's place once the cluster is to be downgraded. The same on all members.
+    pub downgrades: bool,
     /// Backend quota; 0 is the default, and a negative one none.
     pub quota_bytes: i64,
     /// Whether members have a quota, each now and then.
@@ -111,6 +113,7 @@ impl Default for Limits {
             progress_ms: 2_000,
             scan_bytes: quorate_mvcc::Options::default().scan_batch_bytes,
             downgrade_check_ms: 5_000,
+            downgrades: false,
             quota_bytes: 0,
             has_quota: false,
             checkpoint_ms: None,

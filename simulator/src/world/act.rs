@@ -143,6 +143,8 @@ impl World {
             Event::Install => return self.install(number),
             Event::Watch => return self.watch(number),
             Event::Versions => self.tell_versions(number),
+            Event::Replace if self.nemesis.is_over() => {}
+            Event::Replace => self.begin_stop(number),
             Event::Kill if machine.hides > 0 => self.after(KILL_LATER_MS, number, Event::Kill),
             Event::Kill if self.nemesis.is_over() => {}
             Event::Kill => self.kill(number),

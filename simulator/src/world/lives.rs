@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use super::{Event, Note, World};
 use crate::Machine;
 use crate::check::{State, Violation};
-use crate::node::{BUMP, Status};
+use crate::node::{BUMP, CLUSTER_VERSION, Status};
 use crate::plan::FaultKind;
 
 /// How long a member that stops waits for another to lead, as in the server's engine.
@@ -72,6 +72,12 @@ impl World {
         }
         if found.unapplied > 0 {
             self.hit("log was longer than the state at a start");
+        }
+        if self
+            .machine(number)
+            .is_some_and(|m| m.version != CLUSTER_VERSION)
+        {
+            self.hit("member of an older version started");
         }
         let first = 1 + self.random.below(self.plan.limits.tick_ms);
         self.after(first, number, Event::Tick);

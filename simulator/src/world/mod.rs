@@ -154,6 +154,8 @@ enum Event {
     Versions,
     ToldRemoved,
     Start,
+    /// The member is stopped, so that one of an older version takes its place.
+    Replace,
     /// The process is killed, once nothing could hide what was done to its disk.
     Kill,
     Fault(FaultKind),

@@ -201,6 +201,7 @@ impl World {
     fn notice(&mut self, number: u64, notice: &Notice) {
         match notice {
             Notice::BecameLeader { .. } => self.hit("member became leader"),
+            Notice::Downgraded(_) => self.hit("downgrade complete"),
             Notice::SlowDisk { .. } => self.hit("leader handed over for a slow disk"),
             Notice::LeaderChanged { .. } if self.has_writes_in_flight(number) => {
                 self.hit("leader changed with writes in flight");

@@ -10,7 +10,7 @@ use super::act::image_index;
 use super::{Delivery, Event, World};
 use crate::check::Violation;
 use crate::network::Fate;
-use crate::node::{End, Image};
+use crate::node::{CLUSTER_VERSION, End, Image};
 
 /// Milliseconds after which a sender knows that a message did not arrive, if it gets to know.
 const NOTICED_MS: u64 = 2;
@@ -18,7 +18,7 @@ const NOTICED_MS: u64 = 2;
 const GIVEN_UP_MS: u64 = 20;
 /// Bytes of a state that are about its end.
 const LAST_BYTES: u64 = 40;
-/// Version that members say they run.
+/// Version that members say they run, unless they are older ones.
 const SERVER_VERSION: &str = "3.7.1";
 
 impl World {
@@ -265,6 +265,23 @@ impl World {
         })
     }
 
+    /// When the cluster is to be downgraded and all its members run, one of them is stopped, so that an older one takes its place.
+    fn replace_for_downgrade(&mut self, leader: u64) {
+        let leads = self
+            .machine(leader)
+            .and_then(|m| m.member())
+            .is_some_and(|m| m.leads());
+        let standing = self.standing();
+        if !leads || self.nemesis.is_over() || standing.iter().any(|n| !self.is_ready(*n)) {
+            return;
+        }
+        let due = |number: &u64| Some((*number, self.machine(*number)?.downgrades_to()?));
+        if let Some((number, version)) = standing.iter().find_map(due) {
+            self.say(|| format!("m{number} is to be replaced by one of version {version}"));
+            self.after(1, number, Event::Replace);
+        }
+    }
+
     pub(super) fn tell_versions(&mut self, number: u64) {
         let now_ms = self.now_ms;
         let Some(running) = self.running(number) else {
@@ -280,16 +297,22 @@ impl World {
         let answers: Vec<_> = asked
             .into_iter()
             .map(|(id, machine)| {
-                let answers = machine.is_some_and(|to| {
+                let answers = machine.filter(|to| {
                     self.machines
-                        .get(&to)
+                        .get(to)
                         .is_some_and(|m| m.running.is_some() && !m.is_paused(now_ms))
-                        && !self.network.is_cut(number, to, now_ms)
-                        && !self.network.is_cut(to, number, now_ms)
+                        && !self.network.is_cut(number, *to, now_ms)
+                        && !self.network.is_cut(*to, number, now_ms)
                 });
-                (id, answers.then(|| SERVER_VERSION.to_owned()))
+                let version = answers.and_then(|to| self.machine(to)).map(|m| &m.version);
+                let version = version.map(|version| match version.as_str() {
+                    CLUSTER_VERSION => SERVER_VERSION.to_owned(),
+                    older => older.to_owned(),
+                });
+                (id, version)
             })
             .collect();
+        self.replace_for_downgrade(number);
         if let Some(running) = self.running(number) {
             running.member.handle_member_versions(&answers);
         }

@@ -394,6 +394,7 @@ impl World {
         self.nemesis.full.clear();
         self.network.heal();
         self.operator.finish();
+        self.lose_lost_power();
         let now_ms = self.now_ms;
         for machine in self.machines.values_mut() {
             machine.disk.clear_faults();
@@ -406,6 +407,16 @@ impl World {
         }
         self.start_all();
         self.after(1, 0, Event::Operator);
+    }
+
+    /// Ends members whose disk has no power any more and that nothing has happened to since: one that stands still, for
+    /// example, while a client reads there.
+    fn lose_lost_power(&mut self) {
+        let is_dark = |m: &&crate::Machine| m.running.is_some() && !m.has_power();
+        let dark: Vec<u64> = self.machines.values().filter(is_dark).map(|m| m.number).collect();
+        for number in dark {
+            self.lose_power(number);
+        }
     }
 
     /// Starts every member that is down and may come back.

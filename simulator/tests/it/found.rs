@@ -153,3 +153,10 @@ fn seed_208_leaves_no_beginning_of_a_database() {
 fn seed_601967_keeps_old_snapshot_files_until_the_next_is_saved() {
     is_clean(601_967, 30);
 }
+
+/// The power that was lost inside a client's read on a member that stood still was given back at the end of the faults, and the
+/// member ran on with a database that could not be read any more.
+#[test]
+fn seed_1700685_ends_who_lost_power_before_the_faults_end() {
+    is_clean(1_700_685, 8);
+}

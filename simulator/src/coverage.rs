@@ -53,7 +53,7 @@ pub const NAMES: &[&str] = &[
     "time to live told", "question about a lease forwarded", "leases listed", "client found nobody",
     "linearizable read failed", "client gave up waiting", "request lost with its member",
     "whole state compared with the model", "logged in", "leadership asked to move", "leadership moved",
-    "change of members asked for by a client", "downgrade asked for", "downgrade found possible", "downgrade began", "downgrade canceled", "downgrade complete", "member of an older version started",
+    "change of members asked for by a client", "downgrade asked for", "downgrade found possible", "downgrade began", "downgrade canceled", "downgrade complete", "member of an older version started", "older version gave way to the newer one",
     "members changed, as the model says", "change of members refused, as the model says",
     "only voter read at once", "damaged member could not read", "damaged member was read rightly", "linearizable read", "serializable read",
     "login refused", "refused before hashing", "watcher asked for", "watch stream broken off", "watch stream stalled",

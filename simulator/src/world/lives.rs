@@ -129,6 +129,9 @@ impl World {
         let damage = self.machines.get(&number).and_then(|m| m.damage);
         self.say(|| format!("m{number} cannot go on: {why}"));
         self.end(number, None);
+        if self.is_too_old(number, &why) {
+            return self.after(RESTART_MS, number, Event::Start);
+        }
         if !may_fail {
             let text = format!("m{number} cannot go on, and nothing happened to its disk: {why}");
             return self.fail(Violation::new("disks that nothing happened to", text));
@@ -144,6 +147,20 @@ impl World {
         }
         let ms = RESTART_MS + self.random.below(3 * RESTART_MS);
         self.after(ms, number, Event::Start);
+    }
+
+    /// Says whether a member of an older version ended because the cluster has agreed on more since it was started, for example as its
+    /// downgrade was canceled just then: one of the usual version takes its place for good.
+    fn is_too_old(&mut self, number: u64, why: &str) -> bool {
+        let Some(machine) = self.machines.get_mut(&number) else {
+            return false;
+        };
+        let is = machine.version != CLUSTER_VERSION && why.contains("server version");
+        if is {
+            machine.limits.downgrades = false;
+            self.hit("older version gave way to the newer one");
+        }
+        is
     }
 
     /// The power goes: what was not synced is lost as chance has it.

@@ -160,3 +160,10 @@ fn seed_601967_keeps_old_snapshot_files_until_the_next_is_saved() {
 fn seed_1700685_ends_who_lost_power_before_the_faults_end() {
     is_clean(1_700_685, 8);
 }
+
+/// A member was started as one of an older version while that downgrade was canceled, and ended, as it must: the simulator took
+/// that for a failure.
+#[test]
+fn seed_1700345_starts_the_newer_version_again() {
+    is_clean(1_700_345, 10);
+}

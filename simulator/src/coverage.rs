@@ -35,6 +35,8 @@ pub const NAMES: &[&str] = &[
     "cluster cut in two", "two reach each other only through a third",
     // Disks.
     "sync failed", "write failed", "read failed", "read was damaged", "write was lost", "write went astray",
+    "write was done with a wrong bit", "reads came short", "operation of a start failed", "damaged while it was down",
+    "bit rotted in another file", "majority damaged at once", "all members damaged at once",
     "sector became unreadable", "bit rotted in the log", "bit rotted in the database", "bit rotted in a snapshot", "disk full",
     "disk stalled for an election timeout", "member refused to start on a damaged disk",
     "member stopped at a failed disk", "member stopped at the state of a snapshot", "member stopped on a damaged disk", "cluster stopped beyond the atlas",

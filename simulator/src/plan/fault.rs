@@ -108,6 +108,12 @@ kinds! {
     Latent "latent" EveryMs [12_000, 5_000];
     /// A process is killed inside one of the next disk operations, also of a start.
     Die "die" EveryMs [4_000, 1_500];
+    /// Reads return fewer bytes than they could.
+    ShortRead "short-read" EveryMs [3_000, 1_000];
+    /// A write is done with a wrong bit.
+    WriteRot "write-rot" EveryMs [15_000, 6_000];
+    /// An operation of a start fails.
+    StartFailure "start-failure" EveryMs [8_000, 3_000];
 }
 
 impl FaultKind {
@@ -153,6 +159,16 @@ impl Faults {
         Self { rates }
     }
 
+    /// Draws more of what damages disks, for a run that goes beyond the atlas.
+    pub(crate) fn draw_damage(&mut self, random: &mut Random) {
+        for kind in FaultKind::ALL.iter().filter(|kind| kind.is_damage()) {
+            let rate = random.choose(kind.rates());
+            if random.one_in(2) {
+                self.rates.entry(*kind).or_insert(rate);
+            }
+        }
+    }
+
     /// Adds a kind.
     #[must_use]
     pub fn with(mut self, kind: FaultKind, rate: u64) -> Self {
@@ -181,12 +197,17 @@ impl FaultKind {
         self.unit() == Unit::EveryMs
     }
 
-    /// Says whether a member may be lost by it, so that somebody must replace it.
-    pub(crate) fn may_cost_a_member(self) -> bool {
+    /// Says whether it damages what a disk holds or gives.
+    fn is_damage(self) -> bool {
         use FaultKind as K;
         matches!(
             self,
-            K::Rot | K::ReadRot | K::LostWrite | K::StrayWrite | K::Wipe | K::Latent
+            K::Rot | K::ReadRot | K::WriteRot | K::LostWrite | K::StrayWrite | K::Latent
         )
+    }
+
+    /// Says whether a member may be lost by it, so that somebody must replace it.
+    pub(crate) fn may_cost_a_member(self) -> bool {
+        self.is_damage() || self == FaultKind::Wipe
     }
 }

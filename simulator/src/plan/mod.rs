@@ -62,6 +62,9 @@ impl Plan {
         limits.draw_quota(&mut Random::of(seed, "quota"));
         limits.downgrades = Random::of(seed, "downgrades").one_in(2);
         let mut faults = Faults::draw(&mut Random::of(seed, "faults"), is_beyond);
+        if is_beyond {
+            faults.draw_damage(&mut Random::of(seed, "beyond"));
+        }
         faults.remove(&narrow.without);
         Self {
             seed,

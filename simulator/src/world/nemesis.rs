@@ -146,14 +146,15 @@ impl World {
             FaultKind::SyncFailure => self.fail_next(victim, OperationKind::Sync, "sync failed"),
             FaultKind::WriteFailure => self.fail_next(victim, OperationKind::Write, "write failed"),
             FaultKind::ReadFailure => self.fail_next(victim, OperationKind::Read, "read failed"),
+            FaultKind::ShortRead => self.shorten_reads(victim, random),
+            FaultKind::StartFailure => self.fail_start(victim, random),
             FaultKind::Full => self.fill(victim, random),
             FaultKind::Rot
             | FaultKind::Latent
             | FaultKind::ReadRot
+            | FaultKind::WriteRot
             | FaultKind::LostWrite
-            | FaultKind::StrayWrite => {
-                self.damage(victim, kind, random);
-            }
+            | FaultKind::StrayWrite => self.damage_some(victim, kind, random),
             FaultKind::Wipe => self.wipe(victim),
             FaultKind::Membership => self.operator.want_change(random),
             FaultKind::Transfer => self.transfer(victim, &standing, random),

@@ -45,12 +45,18 @@ impl SimDisk {
 
     /// Plans a fault for the first operation from this number on that it can happen to.
     pub fn inject(&self, at: u64, fault: Fault) {
-        self.state.lock().plan.add(at, None, fault);
+        self.state.lock().plan.add(at, None, Path::new(""), fault);
     }
 
     /// Plans a fault for the next operation of a kind; called several times, for the following ones.
     pub fn inject_next(&self, kind: OperationKind, fault: Fault) {
-        self.state.lock().plan.add(0, Some(kind), fault);
+        self.inject_next_in(Path::new(""), kind, fault);
+    }
+
+    /// Plans a fault for the next operation of a kind on a directory or on what lies in it; called several times, for the following
+    /// ones.
+    pub fn inject_next_in(&self, dir: &Path, kind: OperationKind, fault: Fault) {
+        self.state.lock().plan.add(0, Some(kind), dir, fault);
     }
 
     /// Lets a fault happen by chance to so many of a million operations of a kind; 0 ends it.

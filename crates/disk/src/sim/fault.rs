@@ -1,7 +1,7 @@
 //! What can go wrong, and when.
 
 use super::random::Random;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One in so many operations, for [`SimDisk::set_rate`](crate::SimDisk::set_rate).
 pub(super) const RATE_SCALE: u32 = 1_000_000;
@@ -98,6 +98,8 @@ impl Fault {
 struct Planned {
     at: u64,
     kind: Option<OperationKind>,
+    /// Directory that the operation must lie in; empty for anywhere.
+    under: PathBuf,
     fault: Fault,
 }
 
@@ -116,8 +118,14 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn add(&mut self, at: u64, kind: Option<OperationKind>, fault: Fault) {
-        self.planned.push(Planned { at, kind, fault });
+    pub(super) fn add(&mut self, at: u64, kind: Option<OperationKind>, under: &Path, fault: Fault) {
+        let under = under.to_owned();
+        self.planned.push(Planned {
+            at,
+            kind,
+            under,
+            fault,
+        });
     }
 
     pub(super) fn set_rate(&mut self, kind: OperationKind, fault: Fault, per_million: u32) {
@@ -140,12 +148,13 @@ impl Plan {
     pub(super) fn draw(
         &mut self,
         index: u64,
-        kind: OperationKind,
+        (kind, path): (OperationKind, &Path),
         random: &mut Random,
     ) -> Option<Fault> {
         let planned = self.planned.iter().position(|planned| {
             planned.at <= index
                 && planned.kind.is_none_or(|wanted| wanted == kind)
+                && path.starts_with(&planned.under)
                 && planned.fault.fits(kind)
         });
         if let Some(position) = planned {

@@ -89,7 +89,7 @@ impl State {
         }
         self.operations += 1;
         self.record(index, kind, path);
-        match self.plan.draw(index, kind, &mut self.random) {
+        match self.plan.draw(index, (kind, path), &mut self.random) {
             Some(Fault::Stall { ms }) => {
                 self.stalled_ms = self.stalled_ms.saturating_add(ms);
                 Ok(None)

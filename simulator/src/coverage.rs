@@ -63,6 +63,10 @@ pub const NAMES: &[&str] = &[
     "watcher canceled", "watcher overtaken by a compaction", "watch stream complete at the end",
     "stream told of progress", "request refused for good", "outcome of a request unknown", "request applied",
     "request refused by the log",
+    "request refused before the log", "request refused: too many requests",
+    "request lost on its way to a member", "request came late to a member", "answer lost on its way to a client",
+    "client tried again", "client tried again what had been done", "connection broken with requests under way",
+    "connection broken with a lease asked about", "watch stream left open by a client that is gone",
     "backup taken", "backup taken while compacting", "backup taken while defragmenting",
     "backup taken while a snapshot was installed", "backup given up", "damaged member could not give a backup",
 ];

@@ -14,8 +14,9 @@
 //! | the watch hub of a connection thread | [`World::hub`], then [`World::nudge`]; [`Note::StreamsReady`] says when to take |
 //! | asking the leader | [`World::machine_of`], then [`World::submit`] there |
 //!
-//! Calls act on the member in the same instant. What lies between a client and the member is the workload's to act out:
-//! [`World::client_ms`] says how long a message takes, or that it is lost, and [`World::wake`] sets an alarm.
+//! Calls act on the member in the same instant. What lies between a client and the member is the workload's to act out: the
+//! world says what becomes of a request and of its answer, [`Note::CutOff`] that connections broke, and [`World::wake`] sets an
+//! alarm.
 //!
 //! What happens comes back as [`Note`]s, in order; entries of the log come before the answers that rest on them.
 use crate::World;

@@ -8,6 +8,7 @@ use quorate_proto::etcdserverpb as pb;
 use super::Workload;
 use crate::check::{Differs, Violation};
 use crate::plan::Plan;
+use crate::world::Passage;
 use crate::{Note, Random, World};
 
 /// Keys that are written.
@@ -74,6 +75,9 @@ impl Puts {
             return;
         };
         self.number += 1;
+        if matches!(world.pass_request(), Passage::Lost) {
+            return world.hit("request lost on its way to a member");
+        }
         let (token, waiting) = match self.random.below(12) {
             0..7 => {
                 let key = format!("k{}", self.random.below(KEYS));
@@ -127,6 +131,10 @@ impl Puts {
         let Some(waiting) = self.waiting.remove(&token) else {
             return Ok(());
         };
+        if world.loses_answer() {
+            world.hit("answer lost on its way to a client");
+            return Ok(());
+        }
         match (waiting, outcome) {
             (Waiting::Put { key, value }, Outcome::Applied(Applied::Put(result))) => {
                 world.hit("put acknowledged");

@@ -114,6 +114,12 @@ kinds! {
     WriteRot "write-rot" EveryMs [15_000, 6_000];
     /// An operation of a start fails.
     StartFailure "start-failure" EveryMs [8_000, 3_000];
+    /// A request of a client is lost, or the answer to it.
+    ClientLoss "client-loss" OneIn [100, 30, 8];
+    /// Requests of clients take long, and overtake each other.
+    ClientDelay "client-delay" UpToMs [50, 500, 3_000];
+    /// Connections between clients and a member break.
+    ClientCut "client-cut" EveryMs [4_000, 1_500];
 }
 
 impl FaultKind {

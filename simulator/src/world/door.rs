@@ -7,9 +7,21 @@ use quorate_mvcc::{Reader, WatchHub};
 use quorate_proto::MemberId;
 
 use super::{Event, World};
+use crate::plan::FaultKind;
 
-/// Milliseconds between a client and a member at most, one way.
-const CLIENT_MS: u64 = 3;
+/// Of requests of clients that may be late, one in so many is.
+const DELAYED_ONE_IN: u64 = 3;
+
+/// What becomes of a request on its way from a client to a member.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Passage {
+    /// It arrives at once.
+    Arrives,
+    /// It arrives after so many milliseconds.
+    Late(u64),
+    /// It never arrives.
+    Lost,
+}
 
 impl World {
     /// Returns the true time, in milliseconds: that of all clients.
@@ -154,15 +166,20 @@ impl World {
         }
     }
 
-    /// Draws how long a message between a client and a member takes; `None` when it is lost.
-    pub fn client_ms(&mut self, machine: u64) -> Option<u64> {
-        let is_slow = self
-            .machines
-            .get(&machine)
-            .is_some_and(|m| m.is_paused(self.now_ms));
-        let is_lost = self.random.one_in(200);
-        let ms = self.random.below(CLIENT_MS);
-        (!is_lost).then_some(if is_slow { ms + 20 } else { ms })
+    /// Draws what becomes of a request on its way from a client to a member.
+    pub(crate) fn pass_request(&mut self) -> Passage {
+        let loss = self.plan.faults.rate(FaultKind::ClientLoss);
+        if self.befall(FaultKind::ClientLoss, loss).is_some() {
+            return Passage::Lost;
+        }
+        let late_ms = self.befall(FaultKind::ClientDelay, DELAYED_ONE_IN);
+        late_ms.map_or(Passage::Arrives, |ms| Passage::Late(1 + ms))
+    }
+
+    /// Draws whether an answer is lost on its way from a member to a client.
+    pub(crate) fn loses_answer(&mut self) -> bool {
+        let loss = self.plan.faults.rate(FaultKind::ClientLoss);
+        self.befall(FaultKind::ClientLoss, loss).is_some()
     }
 
     /// Sets an alarm: [`crate::Note::Wake`] comes with this number.

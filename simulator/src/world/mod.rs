@@ -31,6 +31,7 @@ mod perform;
 mod send;
 
 use configuration::Configuration;
+pub(crate) use door::Passage;
 use nemesis::Nemesis;
 use operator::Operator;
 
@@ -115,6 +116,11 @@ pub enum Note {
     },
     /// A member is ready: clients may reach it.
     Ready {
+        /// Which.
+        machine: u64,
+    },
+    /// The connections between clients and a member broke, and the member does not know yet.
+    CutOff {
         /// Which.
         machine: u64,
     },

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use quorate_disk::OperationKind;
 
-use super::{Event, World};
+use super::{Event, Note, World};
 use crate::Random;
 use crate::node::Status;
 use crate::plan::{FaultKind, Plan};
@@ -117,6 +117,18 @@ impl World {
         self.nemesis.randoms.insert(kind, random);
     }
 
+    /// Lets a fault happen to a message of a client, one in so many; draws a number below its rate with it.
+    pub(super) fn befall(&mut self, kind: FaultKind, one_in: u64) -> Option<u64> {
+        let rate = self.plan.faults.rate(kind);
+        if rate == 0 || self.nemesis.is_over || self.nemesis.done >= self.plan.faults_max {
+            return None;
+        }
+        let random = self.nemesis.randoms.get_mut(&kind)?;
+        let drawn = random.one_in(one_in).then(|| random.below(rate));
+        self.nemesis.done += u64::from(drawn.is_some());
+        drawn
+    }
+
     fn strike(&mut self, kind: FaultKind, random: &mut Random) {
         let standing: Vec<u64> = self.standing().into_iter().collect();
         let leader = self.leader().filter(|_| random.one_in(3));
@@ -155,6 +167,10 @@ impl World {
             | FaultKind::WriteRot
             | FaultKind::LostWrite
             | FaultKind::StrayWrite => self.damage_some(victim, kind, random),
+            FaultKind::ClientCut if is_up => {
+                self.say(|| format!("clients lose their connections to m{victim}"));
+                self.notes.push_back(Note::CutOff { machine: victim });
+            }
             FaultKind::Wipe => self.wipe(victim),
             FaultKind::Membership => self.operator.want_change(random),
             FaultKind::Transfer => self.transfer(victim, &standing, random),

@@ -20,7 +20,7 @@ const DELETION_REVISIONS: usize = 40;
 const DEPTH: u64 = 2;
 
 /// One thing that a client does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Deed {
     Propose(Request),
     /// Grants a lease and lets the member choose its id.

@@ -15,6 +15,7 @@
 //! | `leases` | what only the leader knows |
 //! | `users` | logging in, users and roles |
 //! | `watching` | streams of watchers that stall, break off and go on elsewhere |
+//! | `wire` | requests and answers that come late or not at all, and clients that try again |
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_core::{Outcome, Token};
@@ -35,6 +36,7 @@ mod propose;
 mod reads;
 mod users;
 mod watching;
+mod wire;
 
 use admin::AdminAsk;
 use backups::Backups;
@@ -45,6 +47,7 @@ use propose::Then;
 use reads::Read;
 use users::Account;
 use watching::Watching;
+use wire::Wire;
 
 /// Milliseconds between two looks at what has taken too long.
 const SWEEP_MS: u64 = 100;
@@ -54,6 +57,8 @@ const SWEEP: u64 = 1 << 40;
 const STREAMS: u64 = 1 << 20;
 /// The first alarm of backups.
 const BACKUPS: u64 = 1 << 41;
+/// The first alarm of what is on its way between clients and members.
+const WIRE: u64 = 1 << 42;
 /// What a request may wait for, in times of what a member lets it wait.
 const PATIENCE: u64 = 2;
 
@@ -106,6 +111,7 @@ pub struct Callers {
     watching: Watching,
     defragments: Defragments,
     backups: Backups,
+    wire: Wire,
     left: u64,
     think_ms: u64,
     patience_ms: u64,
@@ -137,6 +143,7 @@ impl Callers {
             watching: Watching::default(),
             defragments: Defragments::draw(plan),
             backups: Backups::draw(plan),
+            wire: Wire::new(plan),
             left: plan.operations,
             think_ms: plan.think_ms,
             patience_ms: PATIENCE * quorate_core::request_timeout_ms(election_ms),
@@ -154,7 +161,7 @@ impl Callers {
 
     fn wait(&mut self, world: &World, machine: u64, token: Option<Token>, what: Waiting) {
         if let Some(token) = token {
-            let ends_ms = world.now_ms() + self.patience_ms;
+            let ends_ms = world.now_ms() + self.wire.wait(token, &what, self.patience_ms);
             self.waiting.insert(token, (machine, ends_ms, what));
         }
     }
@@ -180,7 +187,13 @@ impl Callers {
             return Ok(());
         };
         self.number += 1;
-        match self.draw_deed() {
+        let deed = self.draw_deed();
+        self.ask(world, machine, client, deed)
+    }
+
+    /// Does at a member what a client wants there.
+    fn act(&mut self, world: &mut World, machine: u64, client: u64, deed: Deed) -> Checked {
+        match deed {
             Deed::Propose(request) => self.propose(world, machine, client, request, Then::Nothing),
             Deed::Grant(ttl_s) => self.grant_any(world, machine, client, ttl_s),
             Deed::Read {
@@ -247,16 +260,14 @@ impl Callers {
         Ok(())
     }
 
-    fn answered(
+    /// Takes an answer that its client hears.
+    fn heard(
         &mut self,
         world: &mut World,
         machine: u64,
-        token: Token,
+        waiting: Waiting,
         outcome: Outcome,
     ) -> Checked {
-        let Some((_, _, waiting)) = self.waiting.remove(&token) else {
-            return Ok(());
-        };
         match waiting {
             Waiting::Proposal { tag, then } => self.proposed(world, machine, tag, then, &outcome),
             Waiting::Grant { after } => self.granted(after, &outcome),
@@ -292,6 +303,7 @@ impl Callers {
             world.hit("client gave up waiting");
             self.waiting.remove(&token);
             world.cancel(token);
+            self.unanswered(world, token);
         }
         self.check_remaining(world)?;
         if !self.is_stopped {
@@ -323,10 +335,12 @@ impl Workload for Callers {
             Note::Lost { token, .. } => {
                 if self.waiting.remove(&token).is_some() {
                     world.hit("request lost with its member");
+                    self.unanswered(world, token);
                 }
                 Ok(())
             }
             Note::Wake(SWEEP) => self.sweep(world),
+            Note::Wake(number) if number >= WIRE => self.go_on(world, number - WIRE),
             Note::Wake(backup) if backup >= BACKUPS => self.read_backup(world, backup - BACKUPS),
             Note::Wake(stream) if stream >= STREAMS => self.unstall(world, stream - STREAMS),
             Note::Wake(client) => {
@@ -349,6 +363,10 @@ impl Workload for Callers {
                 since,
                 outcome,
             } => self.change_answered(world, machine, (&change, since), &outcome),
+            Note::CutOff { machine } => {
+                self.cut_off(world, machine);
+                Ok(())
+            }
             Note::Ended { machine } => {
                 self.streams_ended(machine);
                 self.backup_ended(world, machine);
@@ -359,6 +377,7 @@ impl Workload for Callers {
 
     fn stop(&mut self, _: &mut World) {
         self.is_stopped = true;
+        self.wire.stop();
     }
 
     fn is_idle(&self) -> bool {

@@ -110,6 +110,23 @@ impl Callers {
         Ok(())
     }
 
+    /// Holds the answer to a proposal against the log, whoever hears it; returns the entry that it rests on, if there is one.
+    pub(super) fn hold(
+        &mut self,
+        world: &World,
+        tag: u64,
+        outcome: &Outcome,
+    ) -> Checked<Option<(u64, Said)>> {
+        // Whether there is space is each member's own affair.
+        let is_short = world.plan().limits.quota_bytes > 0;
+        if is_short && matches!(outcome, Outcome::Failed(Error::NoSpace)) {
+            return Ok(None);
+        }
+        let said = read(outcome)?;
+        let place = self.ledger.answered(&self.model, tag, &said)?;
+        Ok(place.map(|place| (place, said)))
+    }
+
     pub(super) fn proposed(
         &mut self,
         world: &mut World,
@@ -118,15 +135,13 @@ impl Callers {
         then: Then,
         outcome: &Outcome,
     ) -> Checked {
-        // Whether there is space is each member's own affair.
-        let is_short = world.plan().limits.quota_bytes > 0;
-        if is_short && matches!(outcome, Outcome::Failed(Error::NoSpace)) {
-            return Ok(());
-        }
-        let said = read(outcome)?;
-        let Some(place) = self.ledger.answered(&self.model, tag, &said)? else {
-            world.hit(match said {
-                Said::Never(_) => "request refused for good",
+        let Some((place, said)) = self.hold(world, tag, outcome)? else {
+            world.hit(match outcome {
+                Outcome::Failed(Error::NoSpace) => "request refused before the log",
+                Outcome::Failed(Error::TooManyRequests) => "request refused: too many requests",
+                Outcome::Failed(Error::RequestTooLarge | Error::ProposalDropped) => {
+                    "request refused for good"
+                }
                 _ => "outcome of a request unknown",
             });
             return Ok(());

@@ -17,6 +17,8 @@ const STREAMS_MAX: usize = 4;
 const WATCHERS_MAX: usize = 3;
 /// Milliseconds that a client does not read for at most.
 const STALL_MS: u64 = 1_500;
+/// Milliseconds after which a member notices at most that a client is gone.
+const UNNOTICED_MS: u64 = 4_000;
 
 /// An open stream.
 #[derive(Debug)]
@@ -37,11 +39,13 @@ pub(super) struct Watching {
     streams: BTreeMap<u64, Stream>,
     next_stream: u64,
     homeless: Vec<Watched>,
+    /// Streams whose clients are gone, which their members do not know yet, and when they get to know.
+    abandoned: Vec<(u64, StreamId, u64)>,
 }
 
 impl Watching {
     pub(super) fn is_empty(&self) -> bool {
-        self.streams.is_empty() && self.homeless.is_empty()
+        self.streams.is_empty() && self.homeless.is_empty() && self.abandoned.is_empty()
     }
 
     fn number_of(&self, machine: u64, id: StreamId) -> Option<u64> {
@@ -222,7 +226,35 @@ impl Callers {
         self.watching.homeless.extend(stream.watchers.into_values());
     }
 
+    /// Takes that connections to a member broke: watchers go on elsewhere, and nobody reads what the member still has for them.
+    pub(super) fn abandon(&mut self, world: &mut World, machine: u64) {
+        for (number, stream) in std::mem::take(&mut self.watching.streams) {
+            if stream.machine != machine {
+                self.watching.streams.insert(number, stream);
+                continue;
+            }
+            world.hit("watch stream left open by a client that is gone");
+            let until_ms = world.now_ms() + self.random.below(UNNOTICED_MS);
+            let left = (machine, stream.id, until_ms);
+            self.watching.abandoned.push(left);
+            self.watching.homeless.extend(stream.watchers.into_values());
+        }
+    }
+
+    /// Closes streams whose clients are gone, once their members know.
+    fn close_abandoned(&mut self, world: &mut World) {
+        let (now_ms, is_stopped) = (world.now_ms(), self.is_stopped);
+        let is_due = |at: &mut (u64, StreamId, u64)| is_stopped || at.2 <= now_ms;
+        for (machine, id, _) in self.watching.abandoned.extract_if(.., is_due) {
+            if let Some(hub) = world.hub(machine) {
+                hub.close_stream(id);
+                world.nudge(machine);
+            }
+        }
+    }
+
     pub(super) fn streams_ended(&mut self, machine: u64) {
+        self.watching.abandoned.retain(|(at, ..)| *at != machine);
         let streams = std::mem::take(&mut self.watching.streams);
         for (number, stream) in streams {
             if stream.machine == machine {
@@ -328,6 +360,7 @@ impl Callers {
 
     /// Lets streams go on that have nowhere to go, and ends what is complete once nothing new is begun.
     pub(super) fn look_after_streams(&mut self, world: &mut World) -> Checked {
+        self.close_abandoned(world);
         let ready = world.ready();
         let is_due = self.is_stopped || self.random.one_in(5);
         if let Some(machine) = self.random.pick(&ready)

@@ -64,6 +64,7 @@ pub const NAMES: &[&str] = &[
     "stream told of progress", "request refused for good", "outcome of a request unknown", "request applied",
     "request refused by the log",
     "request refused before the log", "request refused: too many requests",
+    "read refused: too many requests", "question about a lease refused: too many requests",
     "request lost on its way to a member", "request came late to a member", "answer lost on its way to a client",
     "client tried again", "client tried again what had been done", "connection broken with requests under way",
     "connection broken with a lease asked about", "watch stream left open by a client that is gone",

@@ -49,6 +49,74 @@ pub struct Config {
     pub downgrade_check_ms: u64,
     /// Version that a cluster of members like this one agrees on, as `X.Y.0`.
     pub cluster_version: String,
+    /// Bounds of its queues and batches.
+    pub bounds: Bounds,
+}
+
+/// Bounds of a member's queues and batches; nothing that it answers depends on them but whether it has room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Proposals that may wait at once; above it new ones are refused as too many requests.
+    pub waiters: usize,
+    /// Callers that may wait for the leader's word at once; more are refused as too many requests.
+    pub reads: usize,
+    /// Callers that may wait at once for what is committed to be applied; more are refused as too many requests.
+    pub parked: usize,
+    /// Questions of followers kept by a leader that has committed nothing in its term; more are dropped.
+    pub early_reads: usize,
+    /// Committed but unapplied entries at which new requests are refused. Source: etcd v3.7.1 maxGapBetweenApplyAndCommitIndex.
+    pub apply_gap: u64,
+    /// Flushes' worth of unflushed bytes at which nothing more is admitted until the disk has caught up.
+    pub unflushed_flushes: u64,
+    /// Bytes of entries that may wait to be committed; beyond it nothing more is taken. At least [`Config::batch_bytes`].
+    pub uncommitted_bytes: u64,
+    /// Bytes proposed at once; more go in several steps, so that no batch outgrows what the log takes.
+    pub proposed_bytes: usize,
+    /// Messages one follower may have under way. Source: etcd v3.7.1 maxInflightMsgs.
+    pub inflight_messages: usize,
+    /// Expired leases proposed for revocation in one tick.
+    pub revokes: usize,
+    /// Checkpoints proposed in one tick. Source: etcd v3.7.1 maxLeaseCheckpointBatchSize.
+    pub checkpoints: usize,
+    /// Bytes of entries in memory beyond which a follower refuses more while it installs a snapshot.
+    pub backlog_bytes: usize,
+    /// Entries applied at once of what came during an installation.
+    pub backlog_entries: usize,
+    /// Bytes of entries in memory beyond which none are kept for the sake of snapshots under way.
+    pub held_bytes: usize,
+    /// Entries between trims of the log in memory.
+    pub trim_entries: u64,
+    /// Entry bytes kept in memory behind the applied index, whatever the count says.
+    pub catchup_bytes: usize,
+    /// The same for a member that has nobody to send them to.
+    pub alone_bytes: usize,
+    /// Bytes of entries since the last snapshot of the log that make the next one due, whatever their count.
+    pub snapshot_log_bytes: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            waiters: 200_000,
+            reads: 200_000,
+            parked: 100_000,
+            early_reads: 1_024,
+            apply_gap: 5_000,
+            unflushed_flushes: 32,
+            uncommitted_bytes: 256 << 20,
+            proposed_bytes: 8 << 20,
+            inflight_messages: 512,
+            revokes: 2_000,
+            checkpoints: 1_000,
+            backlog_bytes: 256 << 20,
+            backlog_entries: 4_096,
+            held_bytes: 1 << 30,
+            trim_entries: 100,
+            catchup_bytes: 32 << 20,
+            alone_bytes: 2 << 20,
+            snapshot_log_bytes: 128 << 20,
+        }
+    }
 }
 
 impl Config {

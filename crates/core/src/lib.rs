@@ -82,7 +82,7 @@ pub use api::{
 pub use apply::Stores;
 pub use auto_compaction::AutoCompaction;
 pub use cluster::{ChangeError, Cluster, Member as ClusterMember, RestoreError};
-pub use config::{Config, request_timeout_ms};
+pub use config::{Bounds, Config, request_timeout_ms};
 pub use convert::CONF_STATE_KEY;
 pub use digest::{DIGEST_KEY, digest_of_row, digest_row, fold as fold_digest};
 pub use edge::Refusal;

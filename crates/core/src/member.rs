@@ -45,11 +45,6 @@ mod upkeep;
 pub use install::align_snapshot;
 pub use measure::Stopwatch;
 
-/// Flushes' worth of unflushed bytes at which nothing more is admitted until the disk has caught up.
-const UNFLUSHED_FLUSHES_MAX: u64 = 32;
-/// Bytes proposed at once; more go in several steps, so that no batch outgrows what the log takes.
-const PROPOSED_BYTES_MAX: usize = 8 << 20;
-
 /// The log as recovered, or as written at bootstrap.
 #[derive(Debug, Default)]
 pub struct LogStart {
@@ -321,11 +316,12 @@ impl Member {
     /// Takes a batch of submissions in; each is answered exactly once unless it is cancelled.
     pub fn handle_submissions(&mut self, submissions: Vec<Submission>) {
         let unflushed = self.stores.backend.pending_bytes();
-        self.is_behind_disk = unflushed > UNFLUSHED_FLUSHES_MAX * self.config.flush_bytes;
+        self.is_behind_disk =
+            unflushed > self.config.bounds.unflushed_flushes * self.config.flush_bytes;
         let mut entries = Vec::new();
         let mut entry_bytes = 0;
         for submission in submissions {
-            if entry_bytes > PROPOSED_BYTES_MAX {
+            if entry_bytes > self.config.bounds.proposed_bytes {
                 self.propose(std::mem::take(&mut entries));
                 self.drive();
                 entry_bytes = 0;

@@ -10,8 +10,6 @@ use crate::versions::Version;
 
 /// How long a round waits before it asks raft again. Source: etcd v3.7.1 readIndexRetryTime.
 pub(crate) const RETRY_MS: u64 = 500;
-/// Callers that may wait at once; more are refused as too many requests.
-pub(crate) const MAX_WAITING: usize = 200_000;
 
 /// What is done when reads of the local store are linearizable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

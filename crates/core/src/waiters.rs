@@ -7,9 +7,6 @@ use quorate_proto::{LeaseId, MemberId};
 
 use crate::{DowngradeAction, Outcome, Request, Token};
 
-/// Proposals that may wait at once; above it new ones are refused as too many requests.
-pub(crate) const MAX_WAITERS: usize = 200_000;
-
 /// What to do when a proposal of this member has been applied.
 #[derive(Debug)]
 pub(crate) enum Waiter {

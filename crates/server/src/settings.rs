@@ -105,6 +105,7 @@ pub(crate) fn member_config(config: &Config, opened: &Opened) -> quorate_core::C
         strict_reconfig_check: config.strict_reconfig_check,
         downgrade_check_ms: ms(config.downgrade_check_time),
         cluster_version: version::CLUSTER_VERSION.to_owned(),
+        bounds: quorate_core::Bounds::default(),
     }
 }
 

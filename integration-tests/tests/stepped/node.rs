@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use quorate_backend::{Backend, FlushJob, Table};
 use quorate_core::{
-    AutoCompaction, BACKEND_FILE, CONF_STATE_KEY, Cluster, ClusterMember, Config, LogStart, Member,
+    AutoCompaction, BACKEND_FILE, Bounds, CONF_STATE_KEY, Cluster, ClusterMember, Config, LogStart, Member,
     PeerChange, SnapshotInstall, SnapshotToSave, Stores, image_file, install_image,
 };
 use quorate_disk::{CrashPolicy, Disk, OpenMode, SimDisk};
@@ -113,6 +113,7 @@ fn config(node: &Node, now_ms: u64) -> Config {
         downgrade_check_ms: 5_000,
         strict_reconfig_check: node.settings.strict,
         cluster_version: node.settings.version.to_owned(),
+        bounds: Bounds::default(),
     }
 }
 

@@ -74,6 +74,7 @@ pub struct LeaseTimes {
     /// What may go wrong between two leaders, in milliseconds.
     slack_ms: u64,
     election_ms: u64,
+    spread_s: i64,
     running: BTreeMap<i64, Running>,
     /// Leases that ended, in order.
     former: BTreeMap<i64, Vec<Running>>,
@@ -85,9 +86,17 @@ impl LeaseTimes {
         Self {
             slack_ms: election_ms / 2,
             election_ms,
+            spread_s: 0,
             running: BTreeMap::new(),
             former: BTreeMap::new(),
         }
+    }
+
+    /// The same for a cluster whose leaders may give leases so much more when they begin to lead, so that not all end at once.
+    #[must_use]
+    pub fn with_spread(mut self, spread_s: i64) -> Self {
+        self.spread_s = spread_s;
+        self
     }
 
     /// Looks at an entry that was just committed; `machine` is that of the member that proposed it.
@@ -315,7 +324,8 @@ impl LeaseTimes {
             let life = model.leases().at(id, index);
             life.is_some_and(|l| l.ttl_s == granted_s) && sorted.as_ref().is_none_or(has_keys)
         });
-        let is_too_long = left_s > granted_s + extension_s && left_s != FOREVER_S;
+        let most_s = granted_s + extension_s + self.spread_s;
+        let is_too_long = left_s > most_s && left_s != FOREVER_S;
         if !fits || is_too_long {
             let text = format!(
                 "lease {id} is said to have {left_s} of {granted_s} s and the keys {keys:?}"

@@ -223,6 +223,7 @@ impl Machine {
             downgrade_check_ms: limits.downgrade_check_ms,
             strict_reconfig_check: limits.strict,
             cluster_version: self.version.clone(),
+            bounds: limits.bounds,
         }
     }
 }

@@ -1,4 +1,5 @@
 //! Limits of a member, drawn small so that every edge is common.
+use quorate_core::Bounds;
 use quorate_mvcc::WatchOptions;
 use quorate_server::recovery;
 
@@ -75,10 +76,17 @@ pub struct Limits {
     pub max_learners: usize,
     /// Cost of hashing passwords.
     pub bcrypt_cost: u32,
+    /// Bounds of the member's queues and batches.
+    pub bounds: Bounds,
+    /// Leases from which on a promotion spreads their ends. The same on all members.
+    pub revokes_per_second: u64,
 }
 
 /// Quotas of the database: little more than an empty one takes, which is five or six pages.
 const QUOTAS_BYTES: [u64; 3] = [28 << 10, 40 << 10, 100 << 10];
+
+/// Seconds over which the ends of leases are spread at most: no run has more leases at a time.
+const SPREAD_S: i64 = 60;
 
 /// Time to live of tokens, in milliseconds.
 const TOKEN_TTL_MS: u64 = 300_000;
@@ -121,12 +129,44 @@ impl Default for Limits {
             strict: false,
             max_learners: 1,
             bcrypt_cost: 4,
+            bounds: Bounds::default(),
+            revokes_per_second: quorate_lease::Options::default().revokes_per_second,
         }
     }
 }
 
 fn size(random: &mut Random, among: &[u64]) -> usize {
     usize::try_from(random.choose(among)).unwrap_or(usize::MAX)
+}
+
+/// Draws bounds, each as usual or small: where there is room for nothing, nobody could be served.
+fn draw_bounds(random: &mut Random) -> Bounds {
+    let usual = Bounds::default();
+    let mut or = |usual: u64, small: &[u64]| match random.one_in(2) {
+        true => usual,
+        false => random.choose(small),
+    };
+    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    Bounds {
+        waiters: count(or(usual.waiters as u64, &[2, 5, 20])),
+        reads: count(or(usual.reads as u64, &[1, 3, 10])),
+        parked: count(or(usual.parked as u64, &[0, 1, 3])),
+        early_reads: count(or(usual.early_reads as u64, &[0, 1, 3])),
+        apply_gap: or(usual.apply_gap, &[2, 10, 50]),
+        unflushed_flushes: or(usual.unflushed_flushes, &[1, 2, 4]),
+        uncommitted_bytes: or(usual.uncommitted_bytes, &[1, 1_000, 20_000]),
+        proposed_bytes: count(or(usual.proposed_bytes as u64, &[1, 100, 2_000])),
+        inflight_messages: count(or(usual.inflight_messages as u64, &[1, 2, 8])),
+        revokes: count(or(usual.revokes as u64, &[1, 2])),
+        checkpoints: count(or(usual.checkpoints as u64, &[1, 2])),
+        backlog_bytes: count(or(usual.backlog_bytes as u64, &[1, 1_000, 20_000])),
+        backlog_entries: count(or(usual.backlog_entries as u64, &[1, 3])),
+        held_bytes: count(or(usual.held_bytes as u64, &[1_000, 20_000])),
+        trim_entries: or(usual.trim_entries, &[1, 10]),
+        catchup_bytes: count(or(usual.catchup_bytes as u64, &[1_000, 20_000])),
+        alone_bytes: count(or(usual.alone_bytes as u64, &[1_000, 20_000])),
+        snapshot_log_bytes: or(usual.snapshot_log_bytes, &[2_000, 50_000]),
+    }
 }
 
 impl Limits {
@@ -205,6 +245,27 @@ impl Limits {
                 _ => self.quota_bytes,
             };
         }
+        self.bounds = draw_bounds(random);
+        // Raft asks for that.
+        let uncommitted_bytes = &mut self.bounds.uncommitted_bytes;
+        *uncommitted_bytes = self.batch_bytes.max(*uncommitted_bytes);
+    }
+
+    /// Draws from how many leases on a promotion spreads their ends: few runs have few, since then nobody can say when one ends.
+    pub(crate) fn draw_spread(&mut self, random: &mut Random) {
+        if random.one_in(4) {
+            self.revokes_per_second = random.choose(&[4, 10, 20]);
+        }
+    }
+
+    /// Returns how much more than its own time a promotion may give a lease, in seconds.
+    pub(crate) fn spread_s(&self) -> i64 {
+        let usual = Self::default().revokes_per_second;
+        if self.revokes_per_second < usual {
+            SPREAD_S
+        } else {
+            0
+        }
     }
 
     /// Returns the election timeout, in milliseconds.
@@ -241,7 +302,7 @@ impl Limits {
                 min_ttl_s: i64::try_from((3 * self.election_ms() / 2).div_ceil(1_000)).unwrap_or(1),
                 revoke_retry_ms: quorate_core::request_timeout_ms(self.election_ms()),
                 checkpoint_interval_ms: self.checkpoint_ms,
-                ..quorate_lease::Options::default()
+                revokes_per_second: self.revokes_per_second,
             },
             auth: quorate_auth::Options {
                 bcrypt_cost: self.bcrypt_cost,

@@ -60,6 +60,7 @@ impl Plan {
         let is_beyond = random.one_in(12);
         let mut limits = Limits::draw(&mut Random::of(seed, "limits"));
         limits.draw_quota(&mut Random::of(seed, "quota"));
+        limits.draw_spread(&mut Random::of(seed, "spread"));
         limits.downgrades = Random::of(seed, "downgrades").one_in(2);
         let mut faults = Faults::draw(&mut Random::of(seed, "faults"), is_beyond);
         if is_beyond {

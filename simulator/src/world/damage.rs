@@ -100,8 +100,10 @@ impl World {
         if !self.may_be_damaged(number) {
             return false;
         }
-        if matches!(kind, FaultKind::Rot | FaultKind::Latent | FaultKind::ReadRot)
-            && random.one_in(4)
+        if matches!(
+            kind,
+            FaultKind::Rot | FaultKind::Latent | FaultKind::ReadRot
+        ) && random.one_in(4)
         {
             self.take_down(number);
         }

@@ -430,7 +430,12 @@ impl World {
     /// example, while a client reads there.
     fn lose_lost_power(&mut self) {
         let is_dark = |m: &&crate::Machine| m.running.is_some() && !m.has_power();
-        let dark: Vec<u64> = self.machines.values().filter(is_dark).map(|m| m.number).collect();
+        let dark: Vec<u64> = self
+            .machines
+            .values()
+            .filter(is_dark)
+            .map(|m| m.number)
+            .collect();
         for number in dark {
             self.lose_power(number);
         }

@@ -18,8 +18,6 @@ use crate::{DowngradeAction, Error, MemberChange, Outcome, Request, Token};
 
 /// How long something waits until everything committed is applied. Source: etcd v3.7.1 applyTimeout.
 const WAIT_APPLIED_MS: u64 = 1_000;
-/// Callers that may wait for that at once.
-const PARKED_MAX: usize = 100_000;
 /// How often the leader asks members for their versions. Source: etcd v3.7.1 monitorVersionInterval.
 const ASK_VERSIONS_MS: u64 = 4_000;
 
@@ -135,7 +133,7 @@ impl Member {
     }
 
     pub(super) fn park(&mut self, token: Token, what: ParkedWork) {
-        if self.parked.len() >= PARKED_MAX {
+        if self.parked.len() >= self.config.bounds.parked {
             return self.reply(token, Outcome::Failed(Error::TooManyRequests));
         }
         self.parked.push(Parked {

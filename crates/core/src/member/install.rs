@@ -30,13 +30,6 @@ use crate::quota::Quota;
 const GRACE_MS: u64 = 30_000;
 /// How long a snapshot may be under way before the log behind it is no longer kept for it.
 const SENDING_MS_MAX: u64 = 30 * 60 * 1_000;
-/// Bytes of entries that are kept for snapshots under way, all in all.
-const HELD_BYTES_MAX: usize = 1 << 30;
-/// Bytes of entries that may gather behind a snapshot being installed; more are refused and sent again later.
-pub(super) const BACKLOG_BYTES_MAX: usize = 256 << 20;
-
-/// Entries of the backlog that are applied at once.
-const BACKLOG_BATCH: usize = 4_096;
 
 /// A received snapshot whose file is being saved: the log may not name it before, and all that follows it must wait.
 pub(super) struct Receiving {
@@ -141,7 +134,8 @@ impl Member {
             applied_before,
         });
         self.check_cluster_version();
-        for entries in std::mem::take(&mut self.backlog).chunks(BACKLOG_BATCH) {
+        let at_once = self.config.bounds.backlog_entries;
+        for entries in std::mem::take(&mut self.backlog).chunks(at_once) {
             if !self.dead {
                 self.apply_committed(entries);
             }
@@ -225,7 +219,7 @@ impl Member {
 
     /// Returns the index up to which the log may be cut for the sake of snapshots under way.
     pub(super) fn cut_limit(&self) -> u64 {
-        if self.node.store().entry_bytes() > HELD_BYTES_MAX {
+        if self.node.store().entry_bytes() > self.config.bounds.held_bytes {
             return u64::MAX;
         }
         let indexes = self.sending.values().map(|s| s.index);

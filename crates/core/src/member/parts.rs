@@ -10,11 +10,6 @@ use crate::log::{MemoryLog, Position};
 use crate::rng::Rng;
 use crate::{Outcome, Token};
 
-/// Messages one follower may have under way. Source: etcd v3.7.1 maxInflightMsgs.
-const MAX_INFLIGHT_MESSAGES: usize = 512;
-/// Bytes of entries that may wait to be committed; beyond it nothing more is taken.
-const UNCOMMITTED_BYTES_MAX: u64 = 256 << 20;
-
 /// A ready of raft's on its way to the disk.
 #[derive(Debug)]
 pub(super) struct Persisting {
@@ -90,11 +85,11 @@ pub(super) fn raft_config(config: &Config, applied: u64) -> raft::Config {
         heartbeat_tick: 1,
         applied,
         max_size_per_msg: config.batch_bytes,
-        max_inflight_msgs: MAX_INFLIGHT_MESSAGES,
+        max_inflight_msgs: config.bounds.inflight_messages,
         check_quorum: true,
         pre_vote: config.pre_vote,
         max_committed_size_per_ready: config.batch_bytes,
-        max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+        max_uncommitted_size: config.bounds.uncommitted_bytes,
         ..raft::Config::default()
     }
 }

@@ -6,15 +6,12 @@ use raft::StateRole;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 use super::Member;
-use super::install::BACKLOG_BYTES_MAX;
 use crate::actions::Notice;
 use crate::convert::message_to_raft;
 use crate::edge::{self, Refusal};
 use crate::membership::Links;
 use crate::{Error, Outcome, Token};
 
-/// Questions of followers that may wait for the first commit of a term; more are dropped and asked again.
-const EARLY_READS_MAX: usize = 1_024;
 /// Heartbeats in a row about entries that were never here, after which this member has lost its data.
 const AHEAD_MAX: u32 = 10;
 /// How long links are waited for before the first election is brought forward. Source: etcd v3.7.1 rafthttp
@@ -78,7 +75,7 @@ impl Member {
                 let _ = self.step_proposal(entries, from);
             }
             MessageType::MsgReadIndex if is_leader && !self.node.raft.commit_to_current_term() => {
-                if self.early_reads.len() < EARLY_READS_MAX {
+                if self.early_reads.len() < self.config.bounds.early_reads {
                     self.early_reads.push(message);
                 }
             }
@@ -124,7 +121,7 @@ impl Member {
                     .entries
                     .iter()
                     .take_while(|e| e.index.unwrap_or(0) <= committed);
-                let has_room = self.node.store().entry_bytes() < BACKLOG_BYTES_MAX;
+                let has_room = self.node.store().entry_bytes() < self.config.bounds.backlog_bytes;
                 if known.into_iter().any(conflicts) {
                     Err(Refusal::Conflict)
                 } else if !message.entries.is_empty() && !has_room && self.is_installing() {

@@ -8,11 +8,8 @@ use raft::eraftpb::{Entry, EntryType};
 
 use super::{Member, Publication};
 use crate::convert::normal_entry;
-use crate::waiters::{Deadline, MAX_WAITERS, Waiter};
+use crate::waiters::{Deadline, Waiter};
 use crate::{DowngradeAction, Error, Outcome, Proposal, Request, edge, envelope};
-
-/// Committed but unapplied entries at which new requests are refused. Source: etcd v3.7.1 maxGapBetweenApplyAndCommitIndex.
-const MAX_APPLY_GAP: u64 = 5_000;
 
 impl Member {
     /// Admits a proposal: limits, id, framing, waiter. Source: etcd v3.7.1 v3_server.go processInternalRaftRequestOnce.
@@ -24,7 +21,9 @@ impl Member {
             identity,
         } = proposal;
         let gap = self.view.committed().saturating_sub(self.applied.index);
-        if gap > MAX_APPLY_GAP || self.waiters.len() >= MAX_WAITERS || self.is_behind_disk {
+        let bounds = &self.config.bounds;
+        let is_full = gap > bounds.apply_gap || self.waiters.len() >= bounds.waiters;
+        if is_full || self.is_behind_disk {
             return self.reply(token, Outcome::Failed(Error::TooManyRequests));
         }
         let id = self.ids.next();

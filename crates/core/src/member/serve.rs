@@ -6,7 +6,7 @@ use raft::StateRole;
 use super::change::ParkedWork;
 use super::{Member, Publication};
 use crate::actions::Notice;
-use crate::read_index::{self, Then, Waiting};
+use crate::read_index::{Then, Waiting};
 use crate::waiters::Waiter;
 use crate::{DowngradeAction, Error, Outcome, Request, Token};
 
@@ -15,14 +15,9 @@ const PAUSE_TICKS: u64 = 3;
 /// Ticks after which a heartbeat is late. Source: etcd v3.7.1 server/etcdserver/raft.go newRaftNode.
 const LATE_TICKS: u64 = 2;
 
-/// Expired leases proposed for revocation in one tick.
-const REVOKE_BATCH: usize = 2_000;
-/// Checkpoints proposed in one tick. Source: etcd v3.7.1 maxLeaseCheckpointBatchSize.
-const CHECKPOINT_BATCH: usize = 1_000;
-
 impl Member {
     pub(super) fn join_read(&mut self, token: Token, then: Then) {
-        if self.reads.len() >= read_index::MAX_WAITING {
+        if self.reads.len() >= self.config.bounds.reads {
             return self.reply(token, Outcome::Failed(Error::TooManyRequests));
         }
         let ends_ms = self.now_ms + self.config.request_timeout_ms();
@@ -207,7 +202,9 @@ impl Member {
         let mut entries = Vec::new();
         if self.has_begun_term() {
             let expired = if self.is_surely_leading() {
-                self.stores.lessor.expired(self.now_ms, REVOKE_BATCH)
+                self.stores
+                    .lessor
+                    .expired(self.now_ms, self.config.bounds.revokes)
             } else {
                 Vec::new()
             };
@@ -258,7 +255,7 @@ impl Member {
         let due = self
             .stores
             .lessor
-            .checkpoints_due(self.now_ms, CHECKPOINT_BATCH);
+            .checkpoints_due(self.now_ms, self.config.bounds.checkpoints);
         if due.is_empty() {
             return;
         }

@@ -8,13 +8,6 @@ use crate::ClusterMember;
 use crate::actions::{Notice, SnapshotToSave};
 use crate::convert::from_conf_state;
 
-/// Entry bytes kept in memory behind the applied index, whatever the count says.
-const CATCHUP_BYTES: usize = 32 << 20;
-/// The same for a member that has nobody to send them to.
-const ALONE_BYTES: usize = 2 << 20;
-/// Entries between trims of the log in memory.
-const TRIM_ENTRIES: u64 = 100;
-
 /// Milliseconds between flushes that only move the applied index.
 const IDLE_FLUSH_MS: u64 = 5_000;
 /// Unflushed bytes that are worth a flush of their own; fewer wait longer, since a flush costs several syncs of the disk that
@@ -22,8 +15,6 @@ const IDLE_FLUSH_MS: u64 = 5_000;
 const FLUSH_SOON_BYTES: u64 = 4 << 20;
 /// Milliseconds that fewer bytes wait for.
 const SMALL_FLUSH_MS: u64 = 1_000;
-/// Bytes of entries since the last snapshot of the log that make the next one due, whatever their count.
-const SNAPSHOT_LOG_BYTES: u64 = 128 << 20;
 
 impl Member {
     /// Ends the member: of what is under way nothing more is answered or stored.
@@ -101,7 +92,7 @@ impl Member {
         let is_forced = forced.is_some_and(|index| durable.index >= index) && entries > 0;
         let due = is_forced
             || entries > self.config.snapshot_count
-            || entries > 0 && self.snapshot.log_bytes > SNAPSHOT_LOG_BYTES;
+            || entries > 0 && self.snapshot.log_bytes > self.config.bounds.snapshot_log_bytes;
         // The configuration stored with it must be the one at its index.
         if self.snapshot.saving || !due || self.conf_index > durable.index || self.is_installing() {
             return;
@@ -135,14 +126,19 @@ impl Member {
     }
 
     pub(super) fn trim_log(&mut self) {
-        if self.applied.index < self.snapshot.trimmed + TRIM_ENTRIES {
+        if self.applied.index < self.snapshot.trimmed + self.config.bounds.trim_entries {
             return;
         }
         self.snapshot.trimmed = self.applied.index;
         let limit = self.cut_limit();
         let conf = self.node.store().conf_state();
         let is_alone = self.is_sole_voter() && conf.learners.is_empty();
-        let bytes = if is_alone { ALONE_BYTES } else { CATCHUP_BYTES };
+        let bounds = &self.config.bounds;
+        let bytes = if is_alone {
+            bounds.alone_bytes
+        } else {
+            bounds.catchup_bytes
+        };
         let log = self.node.mut_store();
         let point = log.compact_point(self.applied.index, self.config.catchup_entries, bytes);
         log.compact(point.min(limit));

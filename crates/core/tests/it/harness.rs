@@ -5,8 +5,8 @@ use std::sync::Arc;
 use prost::Message as _;
 use quorate_backend::{Backend, Table};
 use quorate_core::{
-    Actions, Alarms, Applied, CONF_STATE_KEY, Cluster, ClusterMember, Config, LogStart, Member,
-    Outcome, Proposal, Request, Stores, Submission, Token,
+    Actions, Alarms, Applied, Bounds, CONF_STATE_KEY, Cluster, ClusterMember, Config, LogStart,
+    Member, Outcome, Proposal, Request, Stores, Submission, Token,
 };
 use quorate_disk::{CrashPolicy, Disk, SimDisk};
 use quorate_proto::etcdserverpb as pb;
@@ -61,6 +61,7 @@ pub(crate) fn config() -> Config {
         downgrade_check_ms: 5_000,
         strict_reconfig_check: true,
         cluster_version: "3.7.0".to_owned(),
+        bounds: Bounds::default(),
     }
 }
 

@@ -207,6 +207,17 @@ fn faults_happen_where_they_are_planned() {
 }
 
 #[test]
+fn a_fault_waits_for_its_directory() {
+    let (disk, file) = disk_with_file(8);
+    disk.create_dir_all(Path::new("/other")).unwrap();
+    let other = disk.open(Path::new("/other/f"), OpenMode::Create).unwrap();
+    disk.inject_next_in(Path::new("/other"), OperationKind::Len, Fault::Fail);
+    assert!(file.len().is_ok());
+    assert!(other.len().is_err());
+    assert!(other.len().is_ok());
+}
+
+#[test]
 fn rates_hit_about_as_often_as_they_say_and_end() {
     let (disk, file) = disk_with_file(8);
     disk.set_rate(OperationKind::Len, Fault::Fail, 100_000);

@@ -12,8 +12,8 @@ use parking_lot::{Condvar, Mutex};
 use prost::Message as _;
 use quorate_backend::Backend;
 use quorate_core::{
-    Actions, Alarms, Cluster, ClusterMember, Config, Handles, Intake, LogStart, Member, Outlet,
-    Stores, Submission,
+    Actions, Alarms, Bounds, Cluster, ClusterMember, Config, Handles, Intake, LogStart, Member,
+    Outlet, Stores, Submission,
 };
 use quorate_disk::{Disk, SimDisk};
 use quorate_proto::etcdserverpb as pb;
@@ -173,6 +173,7 @@ fn config(quota_bytes: i64) -> Config {
         downgrade_check_ms: 5_000,
         strict_reconfig_check: true,
         cluster_version: "3.7.0".to_owned(),
+        bounds: Bounds::default(),
     }
 }
 

@@ -284,6 +284,7 @@ impl Case {
         Self {
             model: self.model.clone(),
             times: LeaseTimes {
+                spread_s: 0,
                 slack_ms: self.times.slack_ms,
                 election_ms: self.times.election_ms,
                 running: self.times.running.clone(),

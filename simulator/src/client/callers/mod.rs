@@ -18,7 +18,7 @@
 //! | `wire` | requests and answers that come late or not at all, and clients that try again |
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_core::{Outcome, Token};
+use quorate_core::{Error, Outcome, Token};
 
 use super::Workload;
 use crate::check::{Clocks, History, LeaseTimes, Ledger, Violation, holds};
@@ -134,7 +134,7 @@ impl Callers {
             model: Model::new(options.lease.min_ttl_s, plan.limits.max_learners),
             ledger: Ledger::new(may_repeat),
             history: History::default(),
-            times: LeaseTimes::new(election_ms),
+            times: LeaseTimes::new(election_ms).with_spread(plan.limits.spread_s()),
             renewed: BTreeSet::new(),
             reigns: BTreeMap::new(),
             accounts: Account::all(plan.clients),
@@ -277,6 +277,10 @@ impl Callers {
                 since,
             } => match outcome {
                 Outcome::ReadReady => self.read_now(world, machine, client, read, Some(since)),
+                Outcome::Failed(Error::TooManyRequests) => {
+                    world.hit("read refused: too many requests");
+                    Ok(())
+                }
                 _ => {
                     world.hit("linearizable read failed");
                     Ok(())

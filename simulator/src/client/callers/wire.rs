@@ -179,7 +179,11 @@ impl Callers {
             return self.arrive(world, attempt);
         }
         let ready = world.ready();
-        let others: Vec<u64> = ready.iter().copied().filter(|m| *m != attempt.machine).collect();
+        let others: Vec<u64> = ready
+            .iter()
+            .copied()
+            .filter(|m| *m != attempt.machine)
+            .collect();
         let among = if others.is_empty() { ready } else { others };
         let Some(machine) = self.wire.random.pick(&among) else {
             self.try_later(world, attempt, RECONNECTS_MS);
@@ -264,7 +268,10 @@ impl Callers {
             }
         }
         for (is, name) in [
-            (!again.is_empty(), "connection broken with requests under way"),
+            (
+                !again.is_empty(),
+                "connection broken with requests under way",
+            ),
             (asks_of_lease, "connection broken with a lease asked about"),
         ] {
             if is {

@@ -142,9 +142,9 @@ fn size(random: &mut Random, among: &[u64]) -> usize {
 /// Draws bounds, each as usual or small: where there is room for nothing, nobody could be served.
 fn draw_bounds(random: &mut Random) -> Bounds {
     let usual = Bounds::default();
-    let mut or = |usual: u64, small: &[u64]| match random.one_in(2) {
-        true => usual,
-        false => random.choose(small),
+    let mut or = |usual: u64, small: &[u64]| match random.one_in(4) {
+        true => random.choose(small),
+        false => usual,
     };
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Bounds {

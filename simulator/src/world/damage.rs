@@ -230,8 +230,9 @@ impl World {
         let machine = self.machines.get_mut(&number)?;
         let (path, what) = pick_file(machine, random)?;
         let mut bytes = machine.disk.peek(&path).ok()?;
-        // Behind the last byte that is not zero there is nothing yet.
-        let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
+        // Behind the last byte that is not zero there is nothing yet; a segment made ahead has nothing else.
+        let used = bytes.iter().rposition(|byte| *byte != 0);
+        let used = used.map_or(bytes.len(), |last| last + 1);
         let is_any = what == "bit rotted in the log" && random.one_in(8);
         let reach = if is_any { bytes.len() } else { used };
         let bits = match what {

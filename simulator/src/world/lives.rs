@@ -419,3 +419,29 @@ impl World {
         self.machines().map(one).collect::<Vec<_>>().join("; ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Trace;
+    use crate::plan::Plan;
+
+    /// Seed 1700345.
+    #[test]
+    fn who_is_too_old_for_the_cluster_is_started_as_the_newer_version() {
+        let mut world = World::new(Plan::quiet(1, 1), Trace::Off);
+        while world.step(5_000) {}
+        let machine = world.machines.get_mut(&1).unwrap();
+        machine.version = "3.6.0".to_owned();
+        machine.limits.downgrades = true;
+        let why = "storage version 3.7.0 is newer than what server version 3.6.0 can read";
+        world.give_up(1, why.to_owned());
+        assert_eq!(world.violation(), None);
+        while world.step(6_000) {}
+        let machine = world.machine(1).unwrap();
+        assert!(machine.running.is_some() && !machine.limits.downgrades);
+        assert_eq!(machine.version, CLUSTER_VERSION);
+        world.give_up(1, why.to_owned());
+        assert!(world.violation().is_some(), "the newer one has no excuse");
+    }
+}

@@ -454,3 +454,23 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Trace;
+
+    /// Seed 1700685.
+    #[test]
+    fn who_lost_power_unnoticed_ends_with_the_faults() {
+        let mut world = World::new(Plan::quiet(1, 1), Trace::Off);
+        while world.step(5_000) {}
+        let machine = world.machines.get_mut(&1).unwrap();
+        machine.paused_until_ms = 9_000;
+        machine.disk.power_off_at(0);
+        let life = world.life(1);
+        world.end_faults();
+        assert!(world.machine(1).is_some_and(crate::Machine::has_power));
+        assert!(world.is_up(1) && world.life(1) > life);
+    }
+}

@@ -1,10 +1,9 @@
 //! Comparing the running digests of members of our own kind, always: a member whose state went another way is found within
 //! seconds, and stops.
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use quorate_core::{Outcome, Submission};
+use quorate_core::{Comparison, Outcome, Submission, Suspicion, Verdict};
 use quorate_proto::MemberId;
 use tokio::task::JoinSet;
 
@@ -21,8 +20,6 @@ pub(super) const DIVERGED: &str = "diverged";
 const EVERY: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// Comparisons in a row that must find the same, so that nothing rests on one answer.
-const CONFIRMATIONS: u32 = 2;
 
 /// A place in the log and the digest there.
 ///
@@ -67,73 +64,7 @@ pub(super) async fn answer(calls: &Calls, question: &[u8]) -> Bytes {
 
 /// Ends this member, which holds another state than a majority.
 pub(super) fn stop_diverged(queue: &Queue) {
-    queue.push(Event::Fatal(
-        "this member holds another state than a majority of the cluster at the same place in the log: \
-         remove it, delete its data, and add it anew"
-            .to_owned(),
-    ));
-}
-
-/// Who went another way than the others.
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Verdict {
-    /// Nobody, as far as could be compared.
-    #[default]
-    Agreed,
-    /// These members.
-    Others(Vec<MemberId>),
-    /// This one.
-    Own,
-    /// Nobody can say who.
-    Unknown(Vec<MemberId>),
-}
-
-/// Judges by what members, this one among them, hold at one place in the log, in a cluster with so many: a majority that holds the
-/// same is right, and without one nobody knows who is.
-fn judge(own: MemberId, digests: &[(MemberId, u64)], members: usize) -> Verdict {
-    let mut by_digest: BTreeMap<u64, Vec<MemberId>> = BTreeMap::new();
-    for (id, digest) in digests {
-        by_digest.entry(*digest).or_default().push(*id);
-    }
-    if by_digest.len() <= 1 {
-        return Verdict::Agreed;
-    }
-    let quorum = members / 2 + 1;
-    let right = by_digest.values().find(|ids| ids.len() >= quorum);
-    let right_or_own = right.or_else(|| by_digest.values().find(|ids| ids.contains(&own)));
-    let all = digests.iter().map(|(id, _)| *id);
-    let different = all
-        .filter(|id| right_or_own.is_none_or(|ids| !ids.contains(id)))
-        .collect();
-    match right {
-        None => Verdict::Unknown(different),
-        // Whoever leads after this one finds the rest.
-        Some(right) if !right.contains(&own) => Verdict::Own,
-        Some(_) => Verdict::Others(different),
-    }
-}
-
-/// What the last comparisons found.
-#[derive(Debug, Default)]
-struct Suspicion {
-    verdict: Verdict,
-    /// How often in a row.
-    found: u32,
-}
-
-impl Suspicion {
-    /// Takes what a comparison found, and gives it back when it is time to act upon it: it was the same as often as it must be.
-    fn confirm(&mut self, verdict: Verdict) -> Option<Verdict> {
-        if verdict == self.verdict {
-            self.found += 1;
-        } else {
-            *self = Self { verdict, found: 1 };
-        }
-        if self.verdict == Verdict::Agreed || self.found < CONFIRMATIONS {
-            return None;
-        }
-        Some(std::mem::take(self).verdict)
-    }
+    queue.push(Event::Fatal(quorate_core::DIVERGED.to_owned()));
 }
 
 impl Monitor {
@@ -156,39 +87,29 @@ impl Monitor {
         });
     }
 
-    /// Compares this member with each of the others where that one is. Only when one differs, all are compared with each other,
-    /// at the first place where one is known to.
+    /// Compares this member with the others, as [`Comparison`] says.
     async fn compare_now(&self) -> Verdict {
-        let (mut place, mut known) = (u64::MAX, 0);
         let others: Vec<_> = self.others().into_iter().map(|(id, _)| id).collect();
+        let mut comparison = Comparison::new(self.view.member_id(), others.len() + 1);
         // Who does not answer, or does not know, is compared another time.
         for (_, theirs) in self.digests_of(&others, 0).await {
             if let Some(own) = point(&self.calls, theirs.index).await {
-                known += 1;
-                if own.digest != theirs.digest {
-                    place = place.min(theirs.index);
-                }
+                comparison.meet(theirs.index, own.digest, theirs.digest);
             }
         }
-        if place == u64::MAX {
+        let Some(place) = comparison.place() else {
             return Verdict::Agreed;
-        }
-        let own = self.view.member_id();
+        };
         // It may have been forgotten meanwhile, with a snapshot that came.
         let Some(here) = point(&self.calls, place).await else {
             return Verdict::Agreed;
         };
-        let mut digests = vec![(own, here.digest)];
         let theirs = self.digests_of(&others, place).await;
         let theirs = theirs
             .into_iter()
-            .filter(|(_, theirs)| theirs.index == place);
-        digests.extend(theirs.map(|(id, theirs)| (id, theirs.digest)));
-        match judge(own, &digests, others.len() + 1) {
-            // Who is not there yet will say who is right.
-            Verdict::Unknown(_) if digests.len() <= known => Verdict::Agreed,
-            verdict => verdict,
-        }
+            .filter(|(_, theirs)| theirs.index == place)
+            .map(|(id, theirs)| (id, theirs.digest));
+        comparison.verdict(here.digest, theirs)
     }
 
     /// Asks members all at once for their digests at an index, 0 for the newest; who does not answer is left out.
@@ -252,55 +173,6 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Judges as member 1 by digests of members 1, 2 and so on; 0 stands for no answer.
-    fn judged(digests: &[u64]) -> Verdict {
-        let ids = (1..).map(MemberId);
-        let known: Vec<_> = ids.zip(digests.iter().copied()).collect();
-        let known: Vec<_> = known.into_iter().filter(|(_, d)| *d != 0).collect();
-        judge(MemberId(1), &known, digests.len())
-    }
-
-    #[test]
-    fn a_minority_that_differs_is_named_and_without_a_majority_nobody_is() {
-        let ids = |ids: &[u64]| ids.iter().map(|id| MemberId(*id)).collect::<Vec<_>>();
-        assert_eq!(judged(&[7, 7, 7]), Verdict::Agreed);
-        assert_eq!(judged(&[7, 0, 0]), Verdict::Agreed);
-        assert_eq!(judged(&[7, 8, 7]), Verdict::Others(ids(&[2])));
-        assert_eq!(judged(&[7, 8, 8]), Verdict::Own);
-        assert_eq!(judged(&[7, 7, 7, 8, 9]), Verdict::Others(ids(&[4, 5])));
-        assert_eq!(judged(&[9, 7, 7, 7, 8]), Verdict::Own);
-        // One of three differs, and the third is of another kind or down: nobody knows.
-        assert_eq!(judged(&[7, 8, 0]), Verdict::Unknown(ids(&[2])));
-        assert_eq!(judged(&[7, 8]), Verdict::Unknown(ids(&[2])));
-    }
-
-    #[test]
-    fn nobody_stops_when_all_differ_from_each_other() {
-        let unknown = |ids: &[u64]| Verdict::Unknown(ids.iter().map(|id| MemberId(*id)).collect());
-        assert_eq!(judged(&[7, 8, 9]), unknown(&[2, 3]));
-        assert_eq!(judged(&[7, 8, 9, 10, 11]), unknown(&[2, 3, 4, 5]));
-        // Two against two, and the fifth silent or of its own mind.
-        assert_eq!(judged(&[7, 8, 8, 7, 9]), unknown(&[2, 3, 5]));
-        assert_eq!(judged(&[7, 8, 8, 7, 0]), unknown(&[2, 3]));
-    }
-
-    #[test]
-    fn only_the_same_finding_twice_in_a_row_is_acted_upon() {
-        let others = |id| Verdict::Others(vec![MemberId(id)]);
-        let mut suspicion = Suspicion::default();
-        assert_eq!(suspicion.confirm(Verdict::Agreed), None);
-        assert_eq!(suspicion.confirm(others(2)), None);
-        assert_eq!(suspicion.confirm(others(3)), None);
-        assert_eq!(suspicion.confirm(Verdict::Own), None);
-        assert_eq!(suspicion.confirm(Verdict::Agreed), None);
-        assert_eq!(suspicion.confirm(Verdict::Agreed), None);
-        assert_eq!(suspicion.confirm(others(2)), None);
-        assert_eq!(suspicion.confirm(others(2)), Some(others(2)));
-        // What goes on being found is told again, not every time.
-        assert_eq!(suspicion.confirm(others(2)), None);
-        assert_eq!(suspicion.confirm(others(2)), Some(others(2)));
-    }
 
     #[test]
     fn a_point_survives_the_wire_and_garbage_is_none() {

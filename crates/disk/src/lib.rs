@@ -57,4 +57,6 @@ pub use atomic::replace_atomic;
 pub use mapped::Mapped;
 pub use real::RealDisk;
 pub use seam::{Disk, File, OpenMode, read_exact_at};
-pub use sim::{CrashPolicy, Fault, Operation, OperationKind, SECTOR_BYTES, SimDisk, Unsynced};
+pub use sim::{
+    CrashPolicy, Fault, Mishap, Operation, OperationKind, SECTOR_BYTES, SimDisk, Unsynced,
+};

@@ -8,6 +8,6 @@ mod state;
 mod tree;
 
 pub use disk::SimDisk;
-pub use fault::{Fault, Operation, OperationKind};
+pub use fault::{Fault, Mishap, Operation, OperationKind};
 pub use file::SECTOR_BYTES;
 pub use state::{CrashPolicy, Unsynced};

@@ -54,6 +54,8 @@ pub struct Opened {
     pub wal: Wal,
     /// What the log held.
     pub log: LogStart,
+    /// What was cut of it, if the last write was not complete.
+    pub torn_tail: Option<quorate_wal::TornTail>,
     /// Everything replicated.
     pub stores: Stores,
     /// Snapshot files.
@@ -115,6 +117,7 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
         found(disk, &wal_dir, options)?
     };
     let identity = recovered.identity;
+    let torn_tail = recovered.torn_tail.clone();
     let backend_options = quorate_backend::Options {
         identity: Some(quorate_backend::Identity {
             cluster_id: identity.cluster_id,
@@ -146,6 +149,7 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
         cluster_id: ClusterId(identity.cluster_id),
         wal,
         log,
+        torn_tail,
         stores,
         snapshotter,
         is_new: !has_log,

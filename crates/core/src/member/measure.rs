@@ -49,6 +49,25 @@ impl Laps {
 }
 
 impl Member {
+    /// Says how many of what wait, by name: with nothing asked and nothing under way all are 0.
+    ///
+    /// None of them is more than asked for; none stays when its time is over.
+    pub fn waiting(&self) -> [(&'static str, usize); 11] {
+        [
+            ("proposals", self.waiters.len()),
+            ("proposals that no leader has taken", self.unproposed.len()),
+            ("reads", self.reads.len()),
+            ("reads of others", self.early_reads.len()),
+            ("renewals", self.late_renewals.len()),
+            ("moves of leadership", self.moves.len()),
+            ("requests for entries to be applied", self.parked.len()),
+            ("writes of the log", self.persisting.len()),
+            ("entries behind a snapshot", self.backlog.len()),
+            ("snapshots being sent", self.sending.len()),
+            ("snapshots to be sent", self.unsent_snapshots.len()),
+        ]
+    }
+
     /// Gives the member a clock to measure its work with; without one, everything takes no time.
     pub fn set_stopwatch(&mut self, stopwatch: Stopwatch) {
         self.laps.stopwatch = stopwatch;

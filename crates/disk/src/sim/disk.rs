@@ -1,6 +1,6 @@
 //! The simulated disk and its files.
 
-use super::fault::{Fault, Operation, OperationKind};
+use super::fault::{Fault, Mishap, Operation, OperationKind};
 use super::file::Content;
 use super::state::{CrashPolicy, State, Unsynced, flip_bit, input_output_error};
 use super::tree::{NodeId, Tree};
@@ -102,6 +102,12 @@ impl SimDisk {
     #[must_use]
     pub fn take_stalled_ms(&self) -> u64 {
         std::mem::take(&mut self.state.lock().stalled_ms)
+    }
+
+    /// Returns what has gone wrong since the last call, in order.
+    #[must_use]
+    pub fn take_mishaps(&self) -> Vec<Mishap> {
+        std::mem::take(&mut self.state.lock().mishaps)
     }
 
     /// Starts to record operations, from none.
@@ -289,6 +295,7 @@ impl File for SimFile {
         let from = content.bytes().get(offset..).unwrap_or_default();
         let mut count = from.len().min(buf.len());
         if content.is_unreadable(offset, offset.saturating_add(count)) {
+            state.remember(Mishap::Unreadable);
             return Err(input_output_error());
         }
         if fault == Some(Fault::ShortRead) && count > 1 {
@@ -342,6 +349,7 @@ impl File for SimFile {
         let fault = state.begin(OperationKind::Map, &self.path)?;
         let content = &state.tree.file(self.id)?.content;
         if content.is_unreadable(0, content.len()) {
+            state.remember(Mishap::Unreadable);
             return Err(input_output_error());
         }
         let mut bytes = content.bytes().to_vec();

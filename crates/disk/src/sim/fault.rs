@@ -94,6 +94,17 @@ impl Fault {
     }
 }
 
+/// Something that went wrong, and not only could have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mishap {
+    /// An operation of this kind met a fault.
+    Fault(OperationKind, Fault),
+    /// There was no space for what was written or reserved.
+    NoSpace,
+    /// What was read lay in an unreadable sector.
+    Unreadable,
+}
+
 #[derive(Debug, Clone)]
 struct Planned {
     at: u64,

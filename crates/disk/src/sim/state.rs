@@ -1,6 +1,6 @@
 //! Everything a simulated disk knows, behind one lock.
 
-use super::fault::{Fault, Operation, OperationKind, Plan};
+use super::fault::{Fault, Mishap, Operation, OperationKind, Plan};
 use super::file::{Content, SECTOR_BYTES};
 use super::random::Random;
 use super::tree::{NodeId, Tree};
@@ -8,6 +8,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Mishaps that are remembered until they are taken; further ones are not.
+const MISHAPS_MAX: usize = 1 << 10;
 /// Operations that a trace holds; further ones are not recorded.
 const TRACE_OPERATIONS_MAX: usize = 1 << 20;
 
@@ -55,6 +57,7 @@ pub(super) struct State {
     pub(super) capacity_bytes: Option<u64>,
     pub(super) stalled_ms: u64,
     pub(super) trace: Option<Vec<Operation>>,
+    pub(super) mishaps: Vec<Mishap>,
     pub(super) next_handle: u64,
     pub(super) block_bytes: u64,
 }
@@ -71,6 +74,7 @@ impl State {
             capacity_bytes: None,
             stalled_ms: 0,
             trace: None,
+            mishaps: Vec::new(),
             next_handle: 0,
             block_bytes: 1,
         }
@@ -89,7 +93,11 @@ impl State {
         }
         self.operations += 1;
         self.record(index, kind, path);
-        match self.plan.draw(index, (kind, path), &mut self.random) {
+        let fault = self.plan.draw(index, (kind, path), &mut self.random);
+        if let Some(fault) = fault {
+            self.remember(Mishap::Fault(kind, fault));
+        }
+        match fault {
             Some(Fault::Stall { ms }) => {
                 self.stalled_ms = self.stalled_ms.saturating_add(ms);
                 Ok(None)
@@ -97,6 +105,13 @@ impl State {
             Some(Fault::Fail) if !fails_in_part(kind) => Err(input_output_error()),
             Some(Fault::NoSpace) => Err(no_space_error()),
             fault => Ok(fault),
+        }
+    }
+
+    /// Remembers what went wrong.
+    pub(super) fn remember(&mut self, mishap: Mishap) {
+        if self.mishaps.len() < MISHAPS_MAX {
+            self.mishaps.push(mishap);
         }
     }
 
@@ -137,6 +152,7 @@ impl State {
         }
         let fitting = self.fitting(id, offset, bytes.len())?;
         if fitting < bytes.len() {
+            self.remember(Mishap::NoSpace);
             bytes.truncate(fitting);
             result = Err(no_space_error());
         }
@@ -147,6 +163,7 @@ impl State {
     /// Reserves space; all or nothing.
     pub(super) fn reserve(&mut self, id: NodeId, len: usize) -> io::Result<()> {
         if self.fitting(id, 0, len)? < len {
+            self.remember(Mishap::NoSpace);
             return Err(no_space_error());
         }
         self.tree.file_mut(id)?.content.reserve(0, len);

@@ -6,7 +6,7 @@ use quorate_disk::{Fault, OperationKind};
 
 use crate::check::Violation;
 use crate::client::{Callers, Puts, Workload};
-use crate::plan::{Faults, Narrow, Plan};
+use crate::plan::{FaultKind, Faults, Narrow, Plan};
 use crate::run::EVERYTHING_FROM;
 use crate::{Note, Report, Trace, World, run};
 
@@ -19,18 +19,39 @@ pub enum Lie {
     Event,
     /// Disks lose writes, and nobody is told that they do.
     Disk,
+    /// A damaged member gives something else than it holds.
+    Read,
+    /// An answer does not come.
+    Answer,
+    /// Nobody is sound, and who runs says nothing.
+    Hang,
+    /// Who holds another state than the others is not stopped.
+    Divergence,
+    /// A stream of watchers is left open at the end.
+    Stream,
 }
 
 /// Notes of its kind that are passed on before the lie.
 const TRUTHS: u64 = 12;
 /// Writes lost of a million.
 const LOST_WRITES: u32 = 20_000;
+/// Milliseconds between two members whose state goes another way.
+const DIVERGES_EVERY_MS: u64 = 1_500;
 /// Length of the first phase, in milliseconds.
 const LENGTH_MS: u64 = 5_000;
 
 impl Lie {
     /// Every lie.
-    pub const ALL: &[Lie] = &[Lie::Revision, Lie::Event, Lie::Disk];
+    pub const ALL: &[Lie] = &[
+        Lie::Revision,
+        Lie::Event,
+        Lie::Disk,
+        Lie::Read,
+        Lie::Answer,
+        Lie::Hang,
+        Lie::Divergence,
+        Lie::Stream,
+    ];
 
     /// Returns its name.
     pub fn name(self) -> &'static str {
@@ -38,14 +59,33 @@ impl Lie {
             Lie::Revision => "a false revision",
             Lie::Event => "a swallowed event",
             Lie::Disk => "lost writes",
+            Lie::Read => "a false read of a damaged member",
+            Lie::Answer => "a lost answer",
+            Lie::Hang => "silence beyond the atlas",
+            Lie::Divergence => "a member that differs and goes on",
+            Lie::Stream => "a stream left open",
         }
     }
 
     /// Returns the seed to begin with: that of clients who can be lied to.
     pub fn first_seed(self) -> u64 {
         match self {
-            Lie::Revision | Lie::Event => EVERYTHING_FROM + 1,
-            Lie::Disk => 1,
+            Lie::Revision | Lie::Event | Lie::Read | Lie::Answer => EVERYTHING_FROM + 1,
+            Lie::Disk | Lie::Hang | Lie::Divergence | Lie::Stream => 1,
+        }
+    }
+
+    /// Returns the check that must find it; `None` where several may.
+    pub fn check(self) -> Option<&'static str> {
+        match self {
+            Lie::Revision => Some("answers are the model's"),
+            Lie::Event => Some("watch promises"),
+            Lie::Disk => None,
+            Lie::Read => Some("reads are the model's"),
+            Lie::Answer => Some("requests are answered"),
+            Lie::Hang => Some("loud stop"),
+            Lie::Divergence => Some("members that differ stop"),
+            Lie::Stream => Some("resources return to their floor"),
         }
     }
 }
@@ -64,7 +104,10 @@ pub fn run_lie(seed: u64, lie: Option<Lie>, narrow: &Narrow) -> Report {
     };
     let mut plan = Plan::draw(seed, &narrow);
     plan.faults = Faults::none();
-    plan.is_beyond = false;
+    plan.is_beyond = lie == Some(Lie::Hang);
+    if lie == Some(Lie::Divergence) {
+        plan.faults = plan.faults.with(FaultKind::Diverge, DIVERGES_EVERY_MS);
+    }
     let inner: Box<dyn Workload> = if seed < EVERYTHING_FROM {
         Box::new(Puts::new(&plan))
     } else {
@@ -122,6 +165,10 @@ impl Liar {
 
 impl Workload for Liar {
     fn start(&mut self, world: &mut World) {
+        world.lie = self.lie;
+        if matches!(self.lie, Some(Lie::Read | Lie::Hang)) {
+            world.call_all_damaged();
+        }
         self.inner.start(world);
     }
 
@@ -131,6 +178,12 @@ impl Workload for Liar {
     }
 
     fn stop(&mut self, world: &mut World) {
+        let (first, now_ms) = (world.up().first().copied(), world.now_ms());
+        if self.lie == Some(Lie::Stream)
+            && let Some(hub) = first.and_then(|machine| world.hub(machine))
+        {
+            hub.open_stream(now_ms);
+        }
         self.inner.stop(world);
     }
 

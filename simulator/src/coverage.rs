@@ -5,21 +5,22 @@ use std::collections::BTreeMap;
 #[rustfmt::skip]
 pub const NAMES: &[&str] = &[
     // Members.
-    "member became leader", "leader changed with writes in flight", "leader handed over for a slow disk",
+    "member became leader", "two members led at once", "election without a winner", "first election brought forward",
+    "leader deposed with writes in flight", "leader changed with writes in flight", "leader handed over for a slow disk", "heartbeats sent late",
     "member applied its own removal", "member was told that it is removed", "member joined", "member joined at the address of another", "learner was promoted",
     "member's addresses were updated",
-    "member was wiped and replaced", "only voter wrote its log itself",
+    "member lost all its data", "only voter wrote its log itself",
     // Starts and ends.
     "process killed", "process killed inside a disk operation", "power lost", "power lost everywhere at once",
     "power lost inside a disk operation",
     "power lost while starting", "power lost while installing a snapshot", "power lost while flushing",
     "power lost while compacting", "power lost while defragmenting", "power lost while saving a snapshot", "power lost while preparing a segment",
     "power lost with a log write under way", "stopped in order", "stopped in order while leading",
-    "restarted with other limits", "log was longer than the state at a start",
+    "restarted with other limits", "torn tail repaired", "log was longer than the state at a start",
     "start failed and was tried again", "member went on alone", "backup became a new cluster",
     "backup became a new cluster at a higher revision",
     // The log and snapshots.
-    "log segment was released", "log segment was prepared ahead", "snapshot saved",
+    "log segment was released", "log segment was prepared ahead", "snapshot saved", "snapshot saved before its time",
     "snapshot sent", "snapshot was lost on its way", "snapshot received", "snapshot installed",
     "snapshot installed while compacting", "snapshot installed while flushing",
     "state sent", "state filled a database", "state was cut short", "state gave way to another", "state damaged and refused",
@@ -30,21 +31,29 @@ pub const NAMES: &[&str] = &[
     "defragmented while flushing", "snapshot not wanted when it came",
     "compaction ended", "compaction in several steps", "entry overwritten in a log",
     // Messages.
-    "message lost", "message came twice", "message overtook another", "message damaged and refused", "image damaged and refused",
+    "message lost", "message lost to a cut link", "message came twice", "message overtook another", "message damaged and refused", "image damaged and refused",
     "message for another member dropped", "link cut one way", "member cut off", "leader cut off",
     "cluster cut in two", "two reach each other only through a third",
     // Disks.
     "sync failed", "write failed", "read failed", "read was damaged", "write was lost", "write went astray",
     "write was done with a wrong bit", "reads came short", "operation of a start failed", "damaged while it was down",
     "bit rotted in another file", "majority damaged at once", "all members damaged at once",
-    "sector became unreadable", "bit rotted in the log", "bit rotted in the database", "bit rotted in a snapshot", "disk full",
+    "sector became unreadable", "unreadable sector was read", "rot in the log found", "rot in the database found", "rot in a snapshot found",
+    "bit rotted in the log", "bit rotted in the database", "bit rotted in a snapshot", "disk full",
     "disk stalled for an election timeout", "member refused to start on a damaged disk",
     "member stopped at a failed disk", "member stopped at the state of a snapshot", "member stopped on a damaged disk", "cluster stopped beyond the atlas",
     "sound majority served beyond the atlas", "damaged majority went on beyond the atlas",
+    // States that go another way.
+    "leader found that its state differs", "member whose state differs was told to stop", "member whose state differs stopped",
+    "nobody could say whose state differs",
     // Time.
     "clock ran fast", "clock ran slow", "clock jumped", "wall clock jumped", "member paused", "leader paused",
     "late ticks were made up for",
     // Clients.
+    "request timed out", "request timed out near the loss of a leader", "request timed out while cut off",
+    "read failed as the leader changed", "proposal dropped", "request failed as its member stopped",
+    "request refused for corrupt data", "request refused for lack of space", "quota used up",
+    "change of members refused when applied", "storage version waited for the log",
     "put acknowledged", "put failed", "put refused for lack of space", "put lost with its member", "read answered",
     "watch stream crossed an installation", "log entry committed by another leader",
     // Clients that are held against the model.

@@ -13,8 +13,9 @@
 //!                 +- client: what callers ask     check, model: what must hold
 //! ```
 //!
-//! A run has three phases: faults within what the atlas allows, then none, in which the cluster must serve soon and all
-//! members must agree, then a restart of everything, which must change nothing.
+//! A run has four phases: faults within what the atlas allows, then none, in which the cluster must serve soon and all
+//! members must agree, then copies of a member's data, which must hold what it holds, then a restart of everything, which
+//! must change nothing.
 
 mod canary;
 pub mod check;

@@ -1,4 +1,4 @@
-//! A run from its plan to its report: faults, then none, then a restart of everything.
+//! A run from its plan to its report: faults, then none, then copies, then a restart of everything.
 use std::collections::BTreeMap;
 
 use quorate_core::{Applied, Outcome};
@@ -45,6 +45,8 @@ pub struct Report {
 const SERVES_WITHIN_ELECTIONS: u64 = 40;
 /// Milliseconds that a cluster beyond the atlas is watched for.
 const BEYOND_MS: u64 = 8_000;
+/// Milliseconds within which what was done is let go of: as long as moved indexes wait for a flush, and a snapshot after it.
+const FLOOR_WITHIN_MS: u64 = 10_000;
 /// Milliseconds between two looks at whether something holds.
 const LOOK_MS: u64 = 20;
 
@@ -243,6 +245,10 @@ impl Run<'_> {
         for number in self.world.up() {
             self.serves(number, when, limit_ms)?;
         }
+        let found = format!("{when}, whoever differs is stopped and replaced");
+        self.run_until("members that differ stop", &found, limit_ms, |run| {
+            Ok(run.world.has_nobody_different() && run.world.is_whole())
+        })?;
         // After a failed read a database gives nothing more; the next flush ends its member, which then starts again.
         let same = format!("{when}, all members have applied the same and can be read");
         self.run_until("liveness", &same, limit_ms, |run| {
@@ -295,11 +301,25 @@ impl Run<'_> {
             Ok(run.world.is_level() && run.world.is_at_rest())
         })?;
         let checked = check_agreement(self.world);
-        let checked = checked.and_then(|states| check_floor(self.world).map(|()| states));
         if let Err(violation) = &checked {
             self.world.fail(violation.clone());
         }
-        checked
+        let states = checked?;
+        self.come_to_the_floor()?;
+        Ok(states)
+    }
+
+    /// Waits until nothing is left over.
+    fn come_to_the_floor(&mut self) -> Checked {
+        let end_ms = self.world.now_ms() + FLOOR_WITHIN_MS;
+        while let Err(violation) = check_floor(self.world) {
+            if self.world.now_ms() >= end_ms {
+                self.world.fail(violation.clone());
+                return Err(violation);
+            }
+            self.run_ms(LOOK_MS)?;
+        }
+        Ok(())
     }
 
     /// Checks that everybody still holds at the old revision what was there before the restart.

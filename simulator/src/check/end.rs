@@ -1,15 +1,21 @@
 //! What must hold when nothing goes wrong any more and all members have caught up.
 use std::collections::BTreeMap;
 
+use quorate_proto::LeaseId;
+
 use super::Violation;
 use crate::World;
-use crate::node::Machine;
+use crate::node::{Machine, Running};
 
 /// Rows of history looked at when revisions are counted.
 const HISTORY_ROWS_MAX: usize = 1 << 20;
 const HISTORY_BYTES_MAX: usize = 1 << 30;
 /// Files of the log that are no segments: one made ahead, one released, one that came too late.
 const SPARE_FILES_MAX: usize = 3;
+
+/// Segments that stay although the log was released up to where the next one begins: they hold entries behind that, which a snapshot
+/// took the place of.
+const REPLACED_SEGMENTS_MAX: usize = 2;
 
 /// Snapshot files: as many as any limits keep, and one that was just saved.
 const SNAPSHOT_FILES_MAX: usize = 4;
@@ -65,6 +71,7 @@ pub(crate) fn can_be_read(world: &World) -> bool {
 /// Checks that all members that run hold the same, without a gap.
 pub(crate) fn check_agreement(world: &World) -> Result<BTreeMap<u64, State>, Violation> {
     let mut states: BTreeMap<u64, State> = BTreeMap::new();
+    let mut leases = None;
     for machine in world.machines().filter(|m| m.running.is_some()) {
         let number = machine.number;
         let state = match state_of(machine, 0) {
@@ -77,6 +84,7 @@ pub(crate) fn check_agreement(world: &World) -> Result<BTreeMap<u64, State>, Vio
         };
         check_density(machine, &state)?;
         check_digest(machine)?;
+        check_leases(machine, &mut leases)?;
         let mut others = states.iter();
         if let Some((first, expected)) = others.find(|(_, other)| !other.agrees(&state)) {
             let text = format!("m{first} holds {expected:?}, m{number} holds {state:?}");
@@ -85,6 +93,72 @@ pub(crate) fn check_agreement(world: &World) -> Result<BTreeMap<u64, State>, Vio
         states.insert(number, state);
     }
     Ok(states)
+}
+
+/// All have the same leases, and count as many as they list.
+fn check_leases(machine: &Machine, first: &mut Option<Vec<i64>>) -> Result<(), Violation> {
+    let Some(member) = machine.member() else {
+        return Ok(());
+    };
+    let (number, lessor) = (machine.number, &member.stores().lessor);
+    let mut ids: Vec<i64> = lessor.leases().iter().map(|id| id.0).collect();
+    ids.sort_unstable();
+    let keys = |id: &i64| lessor.keys(LeaseId(*id)).map_or(0, |keys| keys.len());
+    let counted = (lessor.lease_count(), lessor.key_count());
+    if counted != (ids.len(), ids.iter().map(keys).sum()) {
+        let text =
+            format!("m{number} counts {counted:?} leases and keys on them, and lists {ids:?}");
+        return Err(Violation::new("resources return to their floor", text));
+    }
+    let others = first.get_or_insert_with(|| ids.clone());
+    if *others != ids {
+        let text = format!("m{number} has the leases {ids:?}, another member {others:?}");
+        return Err(Violation::new("members agree", text));
+    }
+    Ok(())
+}
+
+/// Says what is wrong with the length of a log, at rest: snapshots come in time, and what lies before the last one of this life is
+/// gone.
+fn log_is_too_long(machine: &Machine, running: &Running, names: &[String]) -> Option<String> {
+    let durable = running.member.stores().backend.durable().index;
+    let (unsaved, count) = (
+        durable.saturating_sub(running.saved.max(running.found)),
+        machine.limits.snapshot_count,
+    );
+    if unsaved > count {
+        return Some(format!(
+            "holds {unsaved} entries durably behind its last snapshot, and is to save one after {count}"
+        ));
+    }
+    if running.released < running.saved {
+        return Some(format!(
+            "has saved snapshot {}, and released its log up to {} only",
+            running.saved, running.released
+        ));
+    }
+    if running.released < machine.overwritten {
+        // Entries that others took the place of may lie in its segments.
+        return None;
+    }
+    let first = |name: &String| {
+        let (_, first) = name.strip_suffix(".wal")?.split_once('-')?;
+        u64::from_str_radix(first, 16).ok()
+    };
+    let mut firsts: Vec<u64> = names.iter().filter_map(first).collect();
+    firsts.sort_unstable();
+    // A segment ends where the next begins.
+    let needless = firsts
+        .iter()
+        .skip(1)
+        .filter(|next| **next <= running.released + 1);
+    let needless = needless.count();
+    (needless > REPLACED_SEGMENTS_MAX).then(|| {
+        format!(
+            "has released its log up to {}, and keeps {needless} segments of before in {firsts:?}",
+            running.released
+        )
+    })
 }
 
 /// A member that does not know its digest cannot be compared with others.
@@ -145,9 +219,13 @@ pub(crate) fn check_floor(world: &World) -> Result<(), Violation> {
         };
         let number = machine.number;
         let leak = |text: String| Err(Violation::new("resources return to their floor", text));
-        let pending = running.member.view().proposals_pending();
-        if pending > 0 {
-            return leak(format!("{pending} proposals still wait on m{number}"));
+        let waiting = running.member.waiting();
+        if let Some((what, count)) = waiting.iter().find(|(_, count)| *count > 0) {
+            return leak(format!("{count} {what} still wait on m{number}"));
+        }
+        if !running.inbox.is_empty() {
+            let count = running.inbox.len();
+            return leak(format!("m{number} has not taken {count} submissions"));
         }
         let stats = running.hub.stats();
         if stats.streams > 0 || stats.watchers > 0 || stats.pending_bytes > 0 {
@@ -170,6 +248,9 @@ pub(crate) fn check_floor(world: &World) -> Result<(), Violation> {
         let spares = wal.iter().filter(|name| !name.ends_with(".wal")).count();
         if spares > SPARE_FILES_MAX {
             return leak(format!("{wal:?} are left in the log of m{number}"));
+        }
+        if let Some(text) = log_is_too_long(machine, running, &wal) {
+            return leak(format!("m{number} {text}"));
         }
     }
     Ok(())

@@ -14,8 +14,13 @@ pub(crate) struct Invariants {
 }
 
 impl Invariants {
-    /// Looks at a member after a step.
-    pub(crate) fn look(&mut self, number: u64, running: &mut Running) -> Option<Violation> {
+    /// Looks at a member after a step. The digest of one that was made to differ is not compared.
+    pub(crate) fn look(
+        &mut self,
+        number: u64,
+        running: &mut Running,
+        differs: bool,
+    ) -> Option<Violation> {
         let member = &running.member;
         let view = member.view();
         if member.leads() {
@@ -38,7 +43,8 @@ impl Invariants {
             let text = format!("m{number} has applied {applied} of {committed}");
             return Some(Violation::new("only what is committed is applied", text));
         }
-        for index in running.compared..=applied {
+        let compared = running.compared..=applied;
+        for index in compared.filter(|_| !differs) {
             let Some(digest) = member.digest_at(index) else {
                 continue;
             };
@@ -54,6 +60,12 @@ impl Invariants {
     pub(crate) fn is_newest_term(&self, term: u64) -> bool {
         let newest = self.leaders.last_key_value();
         newest.is_none_or(|(newest, _)| term >= *newest)
+    }
+
+    /// Says whether nobody is known to have led the term before this one.
+    pub(crate) fn skips(&self, term: u64) -> bool {
+        let before = self.leaders.range(..term).next_back();
+        before.is_some_and(|(before, _)| before + 1 < term)
     }
 
     /// Says whether a machine's member has led this term or a later one.

@@ -21,8 +21,11 @@ mod states;
 pub(crate) use copies::BUMP;
 pub(crate) use images::{End, Image, make as make_image};
 pub(crate) use running::Running;
-pub(crate) use start::CLUSTER_VERSION;
+pub(crate) use start::{CLUSTER_VERSION, Found};
 pub(crate) use states::Cuts;
+
+/// Damage of a machine whose member goes on with another state than the others.
+pub(crate) const DIFFERS: &str = "state went another way";
 
 /// The cluster's data directory on every machine.
 const DATA_DIR: &str = "/data";
@@ -62,6 +65,8 @@ pub struct Machine {
     pub(crate) epoch: u64,
     /// The process stands still until then.
     pub(crate) paused_until_ms: u64,
+    /// Whether nothing has been held up by that yet.
+    pub(crate) is_pause_news: bool,
     /// Milliseconds after it that messages and ticks of before come, behind what clients have asked.
     pub(crate) deaf_ms: u64,
     /// Everything that the machine does takes so much longer, until then.
@@ -79,6 +84,8 @@ pub struct Machine {
     /// The log as raft has it, durable or not, as far as it was not compared yet.
     pub(crate) log: BTreeMap<u64, Committed>,
     pub(crate) durable: Durable,
+    /// The last entry of its log that others took the place of: the segment that holds it stays until the log is released up to there.
+    pub(crate) overwritten: u64,
     /// Since when links to others are up.
     pub(crate) links: BTreeMap<MemberId, u64>,
     /// Images received so far, for names.
@@ -114,6 +121,7 @@ impl Machine {
             running: None,
             epoch: 0,
             paused_until_ms: 0,
+            is_pause_news: false,
             deaf_ms: 0,
             slow: (0, 0),
             is_doomed: false,
@@ -123,6 +131,7 @@ impl Machine {
             hides: 0,
             log: BTreeMap::new(),
             durable: Durable::default(),
+            overwritten: 0,
             links: BTreeMap::new(),
             images: 0,
         }

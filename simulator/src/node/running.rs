@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use quorate_backend::{DefragmentJob, FlushJob};
 use quorate_core::{
-    LiveStores, Member, PeerChange, SnapshotInstall, SnapshotToSave, Stores, Submission,
+    LiveStores, Member, PeerChange, SnapshotInstall, SnapshotToSave, Stores, Submission, Suspicion,
 };
 use quorate_disk::File;
 use quorate_mvcc::{CompactionJob, Progress, Reader, WatchHub};
@@ -40,6 +40,11 @@ pub(crate) struct Running {
     pub(crate) writing: Vec<Batch>,
     pub(crate) is_writing: bool,
     pub(crate) release: Option<u64>,
+    /// Up to where the log's last snapshot went at the start, up to where one was saved or installed since, and up to where the log
+    /// was released since.
+    pub(crate) found: u64,
+    pub(crate) saved: u64,
+    pub(crate) released: u64,
     pub(crate) flush: Option<FlushJob>,
     pub(crate) compaction: Option<CompactionJob>,
     pub(crate) compaction_steps: u64,
@@ -65,6 +70,8 @@ pub(crate) struct Running {
     /// When it applied its own removal.
     pub(crate) removed_ms: Option<u64>,
     pub(crate) led: bool,
+    /// What its comparisons of digests found.
+    pub(crate) suspicion: Suspicion,
     /// What it had applied at the last look.
     pub(crate) applied: u64,
 }
@@ -86,6 +93,7 @@ impl Running {
         if let Some(index) = self.release.take() {
             let released = self.wal.release_to(index);
             released.map_err(|e| format!("cannot release log segments: {e}"))?;
+            self.released = self.released.max(index);
         }
         Ok(synced)
     }
@@ -104,6 +112,7 @@ impl Running {
         let saved = self.snapshotter.save(&Snapshot { id, body });
         saved.map_err(|e| format!("cannot save a snapshot: {e}"))?;
         self.member.handle_snapshot_saved(index, term);
+        self.saved = self.saved.max(index);
         // Old files that stay are only told of, and removed with those of the next one.
         self.has_released = self.snapshotter.release(self.keep_snapshots).is_ok();
         Ok(())

@@ -9,7 +9,7 @@ use quorate_proto::etcdserverpb as pb;
 use quorate_server::bootstrap::{self, Opened, Start};
 use quorate_wal::Wal;
 
-use super::{DATA_DIR, Machine, Running, Status};
+use super::{DATA_DIR, DIFFERS, Machine, Running, Status};
 use crate::Committed;
 
 /// Wall clock at the beginning of a run, in milliseconds since 1970.
@@ -24,6 +24,8 @@ pub(super) const UNFINISHED_IMAGE: &str = ".snap.db.tmp";
 /// What a start found.
 pub(crate) struct Found {
     pub(crate) is_new: bool,
+    /// Whether the torn end of the log was cut.
+    pub(crate) is_torn: bool,
     /// Entries behind what the state holds.
     pub(crate) unapplied: u64,
     /// The log without its entries' data, for comparison with what was durable.
@@ -58,6 +60,9 @@ impl Machine {
         let opened = bootstrap::open(&disk, &options).map_err(|e| e.to_string())?;
         let received = find_received(&names, &opened);
         self.remove_unfinished_images().map_err(|e| e.to_string())?;
+        if self.damage == Some(DIFFERS) {
+            go_another_way(&opened.stores);
+        }
         let remotes = match options.start {
             Start::Join { members, .. } => members,
             Start::Restart | Start::Found { .. } => Vec::new(),
@@ -95,6 +100,20 @@ impl Machine {
         Ok(())
     }
 
+    /// Says what a start finds.
+    fn found(&self, log: &LogStart, stores: &Stores, is_new: bool, is_torn: bool) -> Found {
+        let applied = stores.backend.applied().index;
+        let last = log.entries.last().map_or(log.snapshot.index, |e| e.index);
+        Found {
+            is_new,
+            is_torn,
+            unapplied: last.saturating_sub(applied),
+            violation: self.durable.compare(log),
+            received: Received::default(),
+            mismatch: compare_configuration(log, stores),
+        }
+    }
+
     fn run(
         &mut self,
         opened: Opened,
@@ -107,20 +126,15 @@ impl Machine {
             stores,
             snapshotter,
             is_new,
+            torn_tail,
             place,
             lock,
             ..
         } = opened;
+        let found = self.found(&log, &stores, is_new, torn_tail.is_some());
         let applied = stores.backend.applied().index;
-        let last = log.entries.last().map_or(log.snapshot.index, |e| e.index);
-        let found = Found {
-            is_new,
-            unapplied: last.saturating_sub(applied),
-            violation: self.durable.compare(&log),
-            received: Received::default(),
-            mismatch: compare_configuration(&log, &stores),
-        };
         self.durable.restart(&log);
+        let mark = log.snapshot.index;
         self.log = log.entries.iter().map(Committed::of).collect();
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let own_ms = self.clock.at(now_ms);
@@ -155,6 +169,9 @@ impl Machine {
             writing: Vec::new(),
             is_writing: false,
             release: None,
+            found: mark,
+            saved: 0,
+            released: 0,
             flush: None,
             compaction: None,
             compaction_steps: 0,
@@ -168,6 +185,7 @@ impl Machine {
             is_watch_due: false,
             removed_ms: None,
             led: false,
+            suspicion: Default::default(),
             applied: 0,
         });
         Ok(found)
@@ -226,6 +244,13 @@ impl Machine {
             bounds: limits.bounds,
         }
     }
+}
+
+/// Makes the running digest another, and leaves all else as it is.
+fn go_another_way(stores: &Stores) {
+    let applied = stores.backend.applied();
+    let txn = stores.backend.begin_apply(applied.index, applied.term);
+    txn.commit(applied.digest.wrapping_mul(3) | 1);
 }
 
 /// Says whether a member of a version can serve a cluster and read a database of these versions.

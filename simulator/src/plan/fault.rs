@@ -120,6 +120,8 @@ kinds! {
     ClientDelay "client-delay" UpToMs [50, 500, 3_000];
     /// Connections between clients and a member break.
     ClientCut "client-cut" EveryMs [4_000, 1_500];
+    /// The state of a member goes another way than that of the others, as with a bug in what it applies.
+    Diverge "diverge" EveryMs [30_000, 10_000];
 }
 
 impl FaultKind {
@@ -214,6 +216,6 @@ impl FaultKind {
 
     /// Says whether a member may be lost by it, so that somebody must replace it.
     pub(crate) fn may_cost_a_member(self) -> bool {
-        self.is_damage() || self == FaultKind::Wipe
+        self.is_damage() || matches!(self, FaultKind::Wipe | FaultKind::Diverge)
     }
 }

@@ -6,7 +6,7 @@ use quorate_proto::MemberId;
 
 use super::{Delivery, Event, Item, Note, World};
 use crate::check::Violation;
-use crate::node::{Machine, Running};
+use crate::node::{DIFFERS, Machine, Running};
 
 /// Ticks made up for at most after a pause, as in the server's engine.
 const MAX_LATE_TICKS: u64 = 10;
@@ -48,6 +48,14 @@ impl World {
             return self.nobody_there(event);
         }
         if machine.is_paused(now_ms) {
+            let is_first = std::mem::take(&mut machine.is_pause_news);
+            let leads = machine.member().is_some_and(|member| member.leads());
+            if is_first {
+                self.coverage.hit(match leads {
+                    true => "leader paused",
+                    false => "member paused",
+                });
+            }
             let mut ms = machine.paused_until_ms - now_ms;
             if matches!(event, Event::Deliver(_) | Event::Tick) {
                 // Who wakes up may read what clients ask before it reads what other members have said meanwhile.
@@ -69,7 +77,7 @@ impl World {
     fn say_event(&mut self, number: u64, event: &Event) {
         let is_small = matches!(
             event,
-            Event::Tick | Event::Inbox | Event::Watch | Event::Prepare
+            Event::Tick | Event::Inbox | Event::Watch | Event::Prepare | Event::Compare(_)
         );
         if !self.trace.is_on() || is_small && !self.trace.is_full() {
             return;
@@ -95,7 +103,9 @@ impl World {
         if machine.running.is_none() {
             return;
         }
-        if !machine.has_power() {
+        self.count_mishaps(number);
+        let has_power = self.machines.get(&number).is_some_and(Machine::has_power);
+        if !has_power {
             return self.lose_power(number);
         }
         match acted {
@@ -130,7 +140,8 @@ impl World {
             } => self.receive_piece(number, arrival, delivery),
             Event::SnapshotSent { to, ok } => running.member.handle_snapshot_sent(to, ok),
             Event::Unreachable(id) => running.member.handle_unreachable(id),
-            Event::Unreadable(why) => return Err(why),
+            Event::Fatal(why) => return Err(why),
+            Event::Compare(comparing) => self.compare(number, comparing),
             Event::Log => return self.log_written(number),
             Event::Flush => return self.flush(number),
             Event::Compact => return self.compact(number),
@@ -161,6 +172,7 @@ impl World {
             return;
         };
         let own_ms = machine.clock.at(now_ms);
+        let rate_ppm = machine.clock.rate_ppm();
         let tick_ms = machine.limits.tick_ms;
         let mut late = 0;
         while own_ms >= running.next_tick_ms {
@@ -186,6 +198,12 @@ impl World {
             .is_some_and(|ms| own_ms >= ms + REMOVAL_DELAY_MS);
         let stops = running.stops_ms;
         let leads = running.member.leads();
+        if rate_ppm != 0 {
+            self.hit(match rate_ppm > 0 {
+                true => "clock ran fast",
+                false => "clock ran slow",
+            });
+        }
         if late > 1 {
             self.hit("late ticks were made up for");
         }
@@ -338,6 +356,10 @@ impl World {
             self.fail(Violation::new("every member knows its digest", text));
         }
         self.installs += 1;
+        if let Some(machine) = self.machines.get_mut(&number) {
+            // What went another way is gone.
+            machine.damage.take_if(|damage| *damage == DIFFERS);
+        }
         self.say(|| format!("m{number} installs snapshot {}", install.index));
         self.hit("snapshot installed");
         for (is, name) in [
@@ -411,6 +433,7 @@ pub(super) fn split(machine: Option<&mut Machine>) -> Option<(Side<'_>, &mut Run
         member_id,
         hides,
         log,
+        overwritten,
         ..
     } = machine?;
     let side = Side {
@@ -421,6 +444,7 @@ pub(super) fn split(machine: Option<&mut Machine>) -> Option<(Side<'_>, &mut Run
         member_id: *member_id,
         hides,
         log,
+        overwritten,
     };
     Some((side, running.as_mut()?))
 }
@@ -434,6 +458,7 @@ pub(super) struct Side<'a> {
     pub(super) member_id: MemberId,
     pub(super) hides: &'a mut u8,
     pub(super) log: &'a mut BTreeMap<u64, crate::Committed>,
+    pub(super) overwritten: &'a mut u64,
 }
 
 pub(super) fn image_index(message: &quorate_proto::raftpb::Message) -> u64 {

@@ -172,6 +172,10 @@ impl World {
             // same entry.
             let rest = machine.log.split_off(&(index + 1));
             let agrees = machine.log.get(&index).map(|entry| entry.term) == term;
+            let last = rest.last_key_value().map_or(0, |(last, _)| *last);
+            if !agrees {
+                *machine.overwritten = last.max(*machine.overwritten);
+            }
             *machine.log = if agrees { rest } else { BTreeMap::new() };
         }
     }

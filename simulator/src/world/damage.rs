@@ -59,14 +59,20 @@ impl World {
         self.can_spare(1, None) && self.is_settled() && self.committed.len() > self.voters().len()
     }
 
+    /// Makes all believe that every disk was damaged, which is a lie.
+    pub(crate) fn call_all_damaged(&mut self) {
+        for machine in self.machines.values_mut() {
+            machine.damage = Some("said to be damaged");
+        }
+    }
+
     /// Lets the next operation of a kind fail.
-    pub(super) fn fail_next(&mut self, number: u64, kind: OperationKind, name: &'static str) {
+    pub(super) fn fail_next(&mut self, number: u64, kind: OperationKind) {
         let Some(machine) = self.machines.get_mut(&number) else {
             return;
         };
         machine.is_faulty = true;
         machine.disk.inject_next(kind, Fault::Fail);
-        self.hit(name);
         self.say(|| format!("the next {kind:?} of m{number}'s disk will fail"));
     }
 
@@ -126,7 +132,9 @@ impl World {
             machine.damage = Some(what);
             machine.running.is_none()
         });
-        self.hit(what);
+        if matches!(kind, FaultKind::Rot | FaultKind::Latent) {
+            self.hit(what);
+        }
         if is_down {
             self.hit("damaged while it was down");
         }
@@ -181,7 +189,6 @@ impl World {
                 .disk
                 .inject_next(OperationKind::Read, Fault::ShortRead);
         }
-        self.hit("reads came short");
         self.say(|| format!("the next {reads} reads of m{number}'s disk come short"));
     }
 
@@ -280,7 +287,6 @@ impl World {
         machine
             .disk
             .set_capacity(Some(used + random.below(LEFT_BYTES)));
-        self.hit("disk full");
         self.say(|| format!("m{number}'s disk is nearly full"));
     }
 }

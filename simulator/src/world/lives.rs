@@ -1,6 +1,8 @@
 //! Starts and ends of members.
 use std::collections::BTreeMap;
 
+use quorate_core::DIVERGED;
+
 use super::{Event, Note, World};
 use crate::Machine;
 use crate::check::{State, Violation};
@@ -23,7 +25,7 @@ impl World {
         if !is_due {
             return;
         }
-        self.draw_limits_again(number);
+        let has_other_limits = self.draw_limits_again(number);
         let Some(machine) = self.machines.get_mut(&number) else {
             return;
         };
@@ -51,57 +53,31 @@ impl World {
                 found.unapplied
             )
         });
-        let received = found.received;
-        for (is, name) in [
-            (
-                received.is_unfinished,
-                "start removed a database in the making",
-            ),
-            (
-                received.is_unmarked,
-                "crash left a received database without a mark",
-            ),
-            (
-                received.is_installed,
-                "start finished the install of a received database",
-            ),
-        ] {
-            if is {
-                self.hit(name);
-            }
-        }
-        if found.unapplied > 0 {
-            self.hit("log was longer than the state at a start");
-        }
-        if self
-            .machine(number)
-            .is_some_and(|m| m.version != CLUSTER_VERSION)
-        {
-            self.hit("member of an older version started");
-        }
+        self.count_start(number, &found, has_other_limits);
         let first = 1 + self.random.below(self.plan.limits.tick_ms);
         self.after(first, number, Event::Tick);
+        self.begin_comparison(number);
         self.settle_disk(number, Ok(()));
     }
 
-    fn draw_limits_again(&mut self, number: u64) {
+    fn draw_limits_again(&mut self, number: u64) -> bool {
         let one_in = self.plan.faults.rate(FaultKind::Limits);
         let Some(machine) = self.machines.get_mut(&number) else {
-            return;
+            return false;
         };
-        if machine.epoch > 0 && machine.random.one_in(one_in) {
+        let draws = machine.epoch > 0 && machine.random.one_in(one_in);
+        if draws {
             machine.limits.draw_own(&mut machine.random);
-            self.hit("restarted with other limits");
         }
+        draws
     }
 
     /// A start that did not succeed.
     fn refuse(&mut self, number: u64, why: String) {
         let may_fail = self.may_fail(number);
-        let is_damaged = self
-            .machines
-            .get(&number)
-            .is_some_and(|m| m.damage.is_some());
+        let damage = self.machines.get(&number).and_then(|m| m.damage);
+        let is_damaged = damage.is_some();
+        self.count_found(damage);
         self.say(|| format!("m{number} does not start: {why}"));
         self.end(number, None);
         if !may_fail {
@@ -136,12 +112,20 @@ impl World {
             let text = format!("m{number} cannot go on, and nothing happened to its disk: {why}");
             return self.fail(Violation::new("disks that nothing happened to", text));
         }
-        if damage.is_some() {
+        if why == DIVERGED && damage.is_none() {
+            let text = format!("m{number} is told to stop, and its state is that of the others");
+            return self.fail(Violation::new("who is sound is not suspected", text));
+        }
+        self.count_found(damage);
+        if why == DIVERGED {
+            self.hit("member whose state differs stopped");
+        } else if damage.is_some() {
             self.hit("member stopped on a damaged disk");
         } else {
             self.hit("member stopped at a failed disk");
         }
-        if why.contains("data was lost") || damage.is_some() && self.random.one_in(2) {
+        let is_final = why.contains("data was lost") || why == DIVERGED;
+        if is_final || damage.is_some() && self.random.one_in(2) {
             // Only an operator can help.
             return self.set_status(number, Status::Refused(why));
         }
@@ -171,6 +155,10 @@ impl World {
         }
         let seed = self.random.number();
         self.hit("power lost");
+        let machine = self.machines.get(&number);
+        if machine.is_some_and(|m| m.is_doomed && !m.has_power()) {
+            self.hit("power lost inside a disk operation");
+        }
         self.say(|| format!("m{number} loses power"));
         let Some(machine) = self.machines.get(&number) else {
             return;
@@ -232,6 +220,7 @@ impl World {
 
     /// Ends the process on a machine, and tells everybody.
     pub(super) fn end(&mut self, number: u64, lost_power: Option<u64>) {
+        self.count_mishaps(number);
         let hidden = self.machines.get(&number).is_some_and(|m| m.hides > 0);
         let Some(machine) = self.machines.get_mut(&number) else {
             return;

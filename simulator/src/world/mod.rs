@@ -15,13 +15,16 @@ use crate::coverage::Coverage;
 use crate::network::Network;
 use crate::node::{Image, Machine, Status, peer_url};
 use crate::plan::{FaultKind, Limits, Plan};
-use crate::{Random, Trace};
+use crate::{Lie, Random, Trace};
 
 mod act;
 mod arrive;
+mod compare;
 mod configuration;
+mod count;
 mod damage;
 mod defragment;
+mod digest;
 mod door;
 mod lives;
 mod nemesis;
@@ -30,7 +33,9 @@ mod operator;
 mod perform;
 mod send;
 
+use compare::Comparing;
 use configuration::Configuration;
+use digest::Digest;
 pub(crate) use door::Passage;
 use nemesis::Nemesis;
 use operator::Operator;
@@ -147,8 +152,10 @@ enum Event {
         ok: bool,
     },
     Unreachable(MemberId),
-    /// The member's database cannot be read for a snapshot.
-    Unreadable(String),
+    /// One of the server's threads ends the member.
+    Fatal(String),
+    /// A comparison of digests goes on.
+    Compare(Comparing),
     Log,
     Flush,
     Compact,
@@ -222,6 +229,8 @@ pub struct World {
     random: Random,
     /// For how snapshots travel.
     forms: Random,
+    /// For how long answers about digests take.
+    comparisons: Random,
     next_token: u64,
     /// Who was asked what a token stands for.
     waiting: BTreeMap<Token, u64>,
@@ -242,10 +251,14 @@ pub struct World {
     violation: Option<Violation>,
     coverage: Coverage,
     trace: Trace,
-    digest: u64,
+    digest: Digest,
     events: u64,
     /// Snapshots installed by members that ran.
     installs: u64,
+    /// Around whom links were cut, and how, as long as no message was lost by it.
+    fresh_cuts: Vec<(u64, &'static str)>,
+    /// What is made up, to see whether checks find it.
+    pub(crate) lie: Option<Lie>,
 }
 
 /// When a run begins.
@@ -262,6 +275,7 @@ impl World {
             network: Network::new(plan.seed, &plan.faults),
             random: Random::of(plan.seed, "world"),
             forms: Random::of(plan.seed, "forms"),
+            comparisons: Random::of(plan.seed, "comparisons"),
             next_token: 1,
             waiting: BTreeMap::new(),
             cancelled: BTreeSet::new(),
@@ -276,9 +290,11 @@ impl World {
             violation: None,
             coverage: Coverage::default(),
             trace,
-            digest: plan.seed,
+            digest: Digest::new(plan.seed),
             events: 0,
             installs: 0,
+            fresh_cuts: Vec::new(),
+            lie: None,
             plan,
         };
         world.found();
@@ -356,16 +372,11 @@ impl World {
         };
         self.now_ms = self.now_ms.max(item.at_ms);
         self.events += 1;
-        self.fold(item.at_ms ^ item.sequence << 24 ^ item.machine << 56);
+        self.fold_event(&item);
+        let machine = item.machine;
         self.happen(item);
+        self.fold_machine(machine);
         true
-    }
-
-    /// Folds a number into the digest of everything that happened.
-    fn fold(&mut self, number: u64) {
-        self.digest = (self.digest ^ number)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(23);
     }
 
     /// Takes what there is to tell.
@@ -376,6 +387,7 @@ impl World {
     /// Notes that something must not have happened; the first stays.
     pub fn fail(&mut self, violation: Violation) {
         self.say(|| format!("VIOLATION {violation}"));
+        self.witness(&violation);
         self.violation.get_or_insert(violation);
     }
 
@@ -394,6 +406,7 @@ impl World {
 
     /// Counts something that should happen sometimes.
     pub fn hit(&mut self, name: &'static str) {
+        self.digest.bytes(name.as_bytes());
         self.coverage.hit(name);
     }
 
@@ -414,7 +427,7 @@ impl World {
 
     /// Returns the digest of everything that happened so far.
     pub fn digest(&self) -> u64 {
-        self.digest
+        self.digest.value()
     }
 
     /// Returns how many events have happened.

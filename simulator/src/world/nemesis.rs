@@ -146,8 +146,11 @@ impl World {
             FaultKind::Kill if is_up => self.kill(victim),
             FaultKind::Power if is_up => self.lose_power(victim),
             FaultKind::Blackout => {
-                self.hit("power lost everywhere at once");
-                for number in self.up() {
+                let up = self.up();
+                if up.len() > 1 {
+                    self.hit("power lost everywhere at once");
+                }
+                for number in up {
                     self.lose_power(number);
                 }
             }
@@ -155,9 +158,9 @@ impl World {
                 self.plan_power_loss(victim, kind == FaultKind::Die, random);
             }
             FaultKind::Stop if is_up => self.begin_stop(victim),
-            FaultKind::SyncFailure => self.fail_next(victim, OperationKind::Sync, "sync failed"),
-            FaultKind::WriteFailure => self.fail_next(victim, OperationKind::Write, "write failed"),
-            FaultKind::ReadFailure => self.fail_next(victim, OperationKind::Read, "read failed"),
+            FaultKind::SyncFailure => self.fail_next(victim, OperationKind::Sync),
+            FaultKind::WriteFailure => self.fail_next(victim, OperationKind::Write),
+            FaultKind::ReadFailure => self.fail_next(victim, OperationKind::Read),
             FaultKind::ShortRead => self.shorten_reads(victim, random),
             FaultKind::StartFailure => self.fail_start(victim, random),
             FaultKind::Full => self.fill(victim, random),
@@ -172,6 +175,7 @@ impl World {
                 self.notes.push_back(Note::CutOff { machine: victim });
             }
             FaultKind::Wipe => self.wipe(victim),
+            FaultKind::Diverge if is_up => self.diverge(victim),
             FaultKind::Membership => self.operator.want_change(random),
             FaultKind::Transfer => self.transfer(victim, &standing, random),
             _ => {}
@@ -193,7 +197,7 @@ impl World {
                     };
                     self.network.cut(from, to, until_ms);
                 }
-                self.hit("link cut one way");
+                self.fresh_cuts.push((victim, "link cut one way"));
                 self.say(|| {
                     format!(
                         "m{victim} {} nobody",
@@ -207,7 +211,8 @@ impl World {
                 };
                 self.network.cut(victim, other, until_ms);
                 self.network.cut(other, victim, until_ms);
-                self.hit("two reach each other only through a third");
+                let name = "two reach each other only through a third";
+                self.fresh_cuts.push((victim, name));
                 self.say(|| format!("m{victim} and m{other} do not reach each other"));
             }
             _ => {
@@ -224,11 +229,12 @@ impl World {
                     }
                 }
                 let leads = self.leader() == Some(victim);
-                self.hit(match (side.len(), leads) {
+                let name = match (side.len(), leads) {
                     (1, true) => "leader cut off",
                     (1, false) => "member cut off",
                     _ => "cluster cut in two",
-                });
+                };
+                self.fresh_cuts.push((victim, name));
                 self.say(|| format!("{side:?} are cut off until {until_ms} ms"));
             }
         }
@@ -244,22 +250,18 @@ impl World {
             let size = i64::try_from(random.below(DRIFT_PPM_MAX + 1)).unwrap_or(0);
             let rate = if random.one_in(2) { size } else { -size };
             machine.clock.set_rate(now_ms, rate);
-            self.hit(if rate > 0 {
-                "clock ran fast"
-            } else {
-                "clock ran slow"
-            });
             return self.say(|| format!("m{victim}'s clock runs {rate} ppm fast"));
         }
         if random.one_in(2) {
             let size = i64::try_from(random.below(10 * 365 * 86_400_000)).unwrap_or(0);
             machine.clock.wall_offset_ms = if random.one_in(2) { size } else { -size };
-            self.hit("wall clock jumped");
             return self.say(|| format!("m{victim}'s wall clock jumps"));
         }
         let ms = random.between(1, 3 * election_ms);
         machine.clock.jump(ms);
-        self.hit("clock jumped");
+        if self.is_up(victim) {
+            self.hit("clock jumped");
+        }
         self.say(|| format!("m{victim}'s clock jumps by {ms} ms"));
     }
 
@@ -267,16 +269,11 @@ impl World {
         let election_ms = self.plan.limits.election_ms();
         let elections = random.choose(&[5, 5, 5, 20]);
         let until_ms = self.now_ms + random.between(10, elections * election_ms);
-        let leads = self.leader() == Some(victim);
         if let Some(machine) = self.machines.get_mut(&victim) {
             machine.paused_until_ms = until_ms;
+            machine.is_pause_news = true;
             machine.deaf_ms = random.choose(&[0, 3]);
         }
-        self.hit(if leads {
-            "leader paused"
-        } else {
-            "member paused"
-        });
         self.say(|| format!("m{victim} stands still until {until_ms} ms"));
     }
 
@@ -292,9 +289,6 @@ impl World {
         }
         let ms = random.between(election_ms / 4, 3 * election_ms);
         self.nemesis.stalls.insert(victim, (until_ms, ms));
-        if ms >= election_ms {
-            self.hit("disk stalled for an election timeout");
-        }
         self.say(|| format!("m{victim}'s disk takes {ms} ms longer until {until_ms} ms"));
     }
 
@@ -315,9 +309,6 @@ impl World {
         }
         machine.is_doomed = true;
         machine.only_dies = only_dies;
-        if !only_dies {
-            self.hit("power lost inside a disk operation");
-        }
         self.say(|| {
             let what = if only_dies { "be killed" } else { "lose power" };
             match before {
@@ -383,7 +374,7 @@ impl World {
             return;
         }
         self.say(|| format!("m{victim} loses all its data"));
-        self.hit("member was wiped and replaced");
+        self.hit("member lost all its data");
         self.end(victim, None);
         if let Some(machine) = self.machines.get_mut(&victim) {
             machine.damage = Some("wiped");
@@ -410,6 +401,7 @@ impl World {
         self.nemesis.stalls.clear();
         self.nemesis.full.clear();
         self.network.heal();
+        self.fresh_cuts.clear();
         self.operator.finish();
         self.lose_lost_power();
         let now_ms = self.now_ms;

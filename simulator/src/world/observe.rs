@@ -1,6 +1,7 @@
 //! Looks at a member after every step, and gathers what the cluster has agreed on.
 use super::{Committed, Note, Origin, World};
 use crate::check::Violation;
+use crate::node::DIFFERS;
 
 impl World {
     /// Looks at a member: invariants, and entries that are newly committed.
@@ -13,11 +14,14 @@ impl World {
         };
         let view = running.member.view();
         let leads = running.member.leads();
-        let (began, committed) = (leads && !running.led, view.committed());
+        let (began, ended) = (leads && !running.led, !leads && running.led);
+        let committed = view.committed();
+        let in_flight = view.proposals_pending() > 0 && view.appended() > committed;
         self.configuration.learn(&view);
         running.led = leads;
         running.applied = view.applied();
-        let mut violation = self.invariants.look(number, running);
+        let goes_astray = machine.damage == Some(DIFFERS);
+        let mut violation = self.invariants.look(number, running, goes_astray);
         // Who learns late that it won an old term owes nothing of what later terms committed.
         if began && self.invariants.is_newest_term(view.term()) {
             violation = violation.or_else(|| {
@@ -51,6 +55,17 @@ impl World {
                 None => break,
             }
         }
+        if ended && in_flight {
+            self.hit("leader deposed with writes in flight");
+        }
+        self.tell_committed(number, fresh);
+        if let Some(violation) = violation {
+            self.fail(violation);
+        }
+    }
+
+    /// Tells the workload of entries that are newly committed.
+    fn tell_committed(&mut self, number: u64, fresh: Vec<Committed>) {
         let term = self.running(number).map_or(0, |r| r.member.view().term());
         for entry in fresh {
             let origin = self.unsettled.get(&(entry.index, entry.term));
@@ -63,7 +78,7 @@ impl World {
             if entry.term < term {
                 self.hit("log entry committed by another leader");
             }
-            self.fold(entry.index ^ entry.term << 40 ^ (entry.data.len() as u64) << 20);
+            self.fold_entry(&entry);
             self.notes.push_back(Note::Committed(entry));
         }
         let newest = self.committed.len() as u64;
@@ -71,9 +86,6 @@ impl World {
             && first.key().0 <= newest
         {
             first.remove();
-        }
-        if let Some(violation) = violation {
-            self.fail(violation);
         }
     }
 }

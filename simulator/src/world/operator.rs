@@ -404,7 +404,6 @@ impl World {
                 if self.is_lost(id) {
                     return None;
                 }
-                self.hit("learner was promoted");
                 Some(MemberChange::Promote { id: MemberId(id) })
             }
             Wish::Remove if voters > 2 => {
@@ -423,7 +422,6 @@ impl World {
                 let member = learner.or_else(|| members.get(at))?;
                 let port = PORTS[usize::try_from(number % 3).unwrap_or(0)];
                 let change = self.update(member, port)?;
-                self.hit("member's addresses were updated");
                 Some(change)
             }
         }

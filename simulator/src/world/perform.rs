@@ -3,6 +3,7 @@ use quorate_core::{Actions, Notice, Outcome, Token};
 
 use super::act::split;
 use super::{Committed, Event, Note, Origin, World};
+use crate::Lie;
 use crate::check::Violation;
 
 /// Milliseconds after which other members' versions are known.
@@ -70,12 +71,10 @@ impl World {
         };
         let mut overwritten = false;
         for entry in actions.persist.iter().flat_map(|b| &b.entries) {
-            if machine
-                .log
-                .last_key_value()
-                .is_some_and(|(last, _)| *last >= entry.index)
-            {
+            let last = machine.log.last_key_value().map_or(0, |(last, _)| *last);
+            if last >= entry.index {
                 machine.log.split_off(&entry.index);
+                *machine.overwritten = last.max(*machine.overwritten);
                 overwritten = true;
             }
             let (index, entry) = Committed::of(entry);
@@ -136,7 +135,11 @@ impl World {
         };
         let limit = machine.limits.sync_ms * times;
         let ms = 1 + machine.random.below(limit) + machine.slowness_ms(self.now_ms);
-        ms + self.nemesis.stall_ms(number, self.now_ms)
+        let stall_ms = self.nemesis.stall_ms(number, self.now_ms);
+        if stall_ms >= self.plan.limits.election_ms() {
+            self.hit("disk stalled for an election timeout");
+        }
+        ms + stall_ms
     }
 
     fn schedule(&mut self, number: u64, actions: &mut Actions) {
@@ -199,25 +202,29 @@ impl World {
     }
 
     fn notice(&mut self, number: u64, notice: &Notice) {
-        match notice {
-            Notice::BecameLeader { .. } => self.hit("member became leader"),
-            Notice::Downgraded(_) => self.hit("downgrade complete"),
-            Notice::SlowDisk { .. } => self.hit("leader handed over for a slow disk"),
-            Notice::LeaderChanged { .. } if self.has_writes_in_flight(number) => {
-                self.hit("leader changed with writes in flight");
-            }
-            _ => {}
-        }
+        self.count_notice(number, notice);
+        self.witness(notice);
         self.say(|| format!("m{number} says {notice:?}"));
     }
 
-    fn has_writes_in_flight(&mut self, number: u64) -> bool {
-        let running = self.running(number);
-        running.is_some_and(|r| r.member.view().proposals_pending() > 0)
+    /// Says whether an answer is kept from who waits for it, which is a lie.
+    fn withholds(&mut self, token: Token) -> bool {
+        match self.lie {
+            Some(Lie::Hang) => self.operator.takes(token),
+            Some(Lie::Answer) if !self.operator.takes(token) => {
+                self.lie = None;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn answer(&mut self, number: u64, token: Token, outcome: Outcome) {
-        self.fold(token.0 << 8 ^ number);
+        self.witness(&(token, number, &outcome));
+        self.count_outcome(&outcome);
+        if self.withholds(token) {
+            return;
+        }
         let Some(machine) = self.waiting.remove(&token) else {
             // Its caller has gone, or it comes twice.
             if !self.cancelled.remove(&token) {

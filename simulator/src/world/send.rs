@@ -32,6 +32,10 @@ impl World {
         for message in messages {
             let is_snapshot = message.r#type == Some(MessageType::MsgSnap.into());
             let image = if is_snapshot {
+                if self.is_kept_from_sending(from) {
+                    images.next();
+                    continue;
+                }
                 let Some(source) = images.next() else {
                     let text = format!("m{from} sends a snapshot without its state");
                     return self.fail(Violation::new("a state for each snapshot", text));
@@ -82,15 +86,13 @@ impl World {
         }
         if is_fatal {
             self.hit("member stopped at the state of a snapshot");
-            self.after(1, from, Event::Unreadable(why));
+            self.after(1, from, Event::Fatal(why));
         }
     }
 
     fn send(&mut self, from: u64, message: Message, image: Option<Image>) {
         let to = MemberId(message.to.unwrap_or(0));
-        self.fold(
-            message.index.unwrap_or(0) ^ message.term.unwrap_or(0) << 32 ^ to.0.rotate_left(17),
-        );
+        self.fold_message(&message);
         let Some(running) = self.running(from) else {
             return;
         };
@@ -116,7 +118,7 @@ impl World {
                 )
             });
         }
-        if overtakes {
+        if overtakes && is_there {
             self.hit("message overtook another");
         }
         match fate {
@@ -131,7 +133,10 @@ impl World {
                 self.damaged(from, number, ms, &message, image.as_ref());
             }
             _ => {
-                self.hit("message lost");
+                if is_there {
+                    self.hit("message lost");
+                    self.count_cut(from, number);
+                }
                 if is_there && let Some(image) = image.filter(|image| image.is_state) {
                     self.cut_short(from, number, &message, image);
                 }

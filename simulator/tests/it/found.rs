@@ -167,3 +167,40 @@ fn seed_1700685_ends_who_lost_power_before_the_faults_end() {
 fn seed_1700345_starts_the_newer_version_again() {
     is_clean(1_700_345, 10);
 }
+
+/// A member that was removed before it had joined waited for ever: it knows nobody who could tell it.
+#[test]
+fn seed_1002041_lets_a_member_go_that_was_removed_before_it_joined() {
+    is_clean(1_002_041, 15);
+}
+
+/// The check took the end of a lease for that of the next one with its id.
+#[test]
+fn seed_1002177_lets_the_end_of_a_lease_meet_the_next_one_with_its_id() {
+    is_clean(1_002_177, 15);
+}
+
+/// The check expected a downgrade that failed to be cancelled to be refused.
+#[test]
+fn seed_1002079_answers_the_cancelling_of_a_downgrade_well() {
+    is_clean(1_002_079, 15);
+}
+
+/// The check kept what a log held behind a snapshot that it disagreed with.
+#[test]
+fn seed_23237_replaces_a_log_that_disagrees_with_a_snapshot_whole() {
+    is_clean(23_237, 15);
+}
+
+/// A renewal was answered while a checkpoint from before it was on its way: the next leader ended the lease early.
+#[test]
+fn seed_1061975_renews_no_lease_ahead_of_its_checkpoint() {
+    is_clean(1_061_975, 15);
+}
+
+/// The check took a segment for left over that a deposed leader had filled with what others took the place of.
+#[test]
+fn seeds_214_and_1000065_keep_segments_that_hold_what_was_replaced() {
+    is_clean(214, 30);
+    is_clean(1_000_065, 10);
+}

@@ -67,7 +67,13 @@ fn a_lie_is_found_out_within_a_few_seeds() {
         let first = lie.first_seed();
         let narrow = Narrow::default();
         let run = |seed, lie| run_lie(seed, lie, &narrow).ended;
-        let is_found = |seed| matches!(run(seed, Some(*lie)), Ended::Violated(_));
+        let is_found = |seed| match run(seed, Some(*lie)) {
+            Ended::Clean => false,
+            Ended::Violated(violation) => {
+                assert_eq!(lie.check().unwrap_or(violation.check), violation.check);
+                true
+            }
+        };
         assert!((first..first + 20).any(is_found), "{lie}");
         assert_eq!(run(first, None), Ended::Clean);
     }

@@ -44,6 +44,13 @@ pub(super) struct AdminAsk {
     since: u64,
 }
 
+impl AdminAsk {
+    /// Says whether a member lets it wait for as long as its caller does.
+    pub(super) fn is_endless(&self) -> bool {
+        matches!(self.what, Admin::Members(_))
+    }
+}
+
 impl Callers {
     /// Runs an errand at a member, or at the leader when only that one can do it.
     pub(super) fn administrate(

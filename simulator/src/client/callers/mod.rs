@@ -292,6 +292,20 @@ impl Callers {
         }
     }
 
+    /// Whoever does not stand still answers in time, be it that no answer came from others; but changes of members wait for as
+    /// long as their caller does.
+    fn check_patience(&self, world: &World, machine: u64, ends_ms: u64, what: &Waiting) -> Checked {
+        let since_ms = ends_ms - self.patience_ms;
+        let is_endless = matches!(what, Waiting::Admin(ask) if ask.is_endless());
+        let stood = |m: &crate::Machine| m.running.is_none() || m.paused_until_ms > since_ms;
+        if is_endless || world.machine(machine).is_none_or(stood) {
+            return Ok(());
+        }
+        let patience_ms = self.patience_ms;
+        let text = format!("m{machine} has not answered {what:?} within {patience_ms} ms");
+        Err(Violation::new("requests are answered", text))
+    }
+
     /// Looks at what has taken too long, and at streams.
     fn sweep(&mut self, world: &mut World) -> Checked {
         world.wake(SWEEP_MS, SWEEP);
@@ -305,9 +319,12 @@ impl Callers {
             .collect();
         for token in late {
             world.hit("client gave up waiting");
-            self.waiting.remove(&token);
             world.cancel(token);
+            let given_up = self.waiting.remove(&token);
             self.unanswered(world, token);
+            if let Some((machine, ends_ms, what)) = given_up {
+                self.check_patience(world, machine, ends_ms, &what)?;
+            }
         }
         self.check_remaining(world)?;
         if !self.is_stopped {

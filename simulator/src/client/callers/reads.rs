@@ -5,9 +5,9 @@ use quorate_mvcc::{RangeResult, RangeStreamOptions, Reader};
 use quorate_proto::etcdserverpb as pb;
 
 use super::{Callers, Checked, Waiting};
-use crate::World;
 use crate::check::{Differs, Violation, range_answer, refusal, txn_answer};
 use crate::model::{Peer, Refusal};
+use crate::{Lie, World};
 
 /// Something to read.
 #[derive(Clone, Debug)]
@@ -142,7 +142,10 @@ impl Callers {
     ) -> Result<(), Differs> {
         match read {
             Read::Range(r) => {
-                let got = reader.range(r).map_err(failed);
+                let mut got = reader.range(r).map_err(failed);
+                if let (Some(Lie::Read), Ok(got)) = (world.lie, &mut got) {
+                    got.count += 1;
+                }
                 same(got, |got| range_answer(&got), self.model.range(place, r))
             }
             Read::Stream(r) => {

@@ -324,7 +324,11 @@ impl LeaseTimes {
             let life = model.leases().at(id, index);
             life.is_some_and(|l| l.ttl_s == granted_s) && sorted.as_ref().is_none_or(has_keys)
         });
-        let most_s = granted_s + extension_s + self.spread_s;
+        // A checkpoint of an earlier lease with its id may say more than it was granted.
+        let lives = (place..=model.index()).filter_map(|index| model.leases().at(id, index));
+        let checkpoints = lives.filter_map(|life| life.checkpoint.map(|(_, left_s)| left_s));
+        let ever_s = checkpoints.max().unwrap_or(0).max(granted_s);
+        let most_s = ever_s + extension_s + self.spread_s;
         let is_too_long = left_s > most_s && left_s != FOREVER_S;
         if !fits || is_too_long {
             let text = format!(

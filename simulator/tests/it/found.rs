@@ -204,3 +204,10 @@ fn seeds_214_and_1000065_keep_segments_that_hold_what_was_replaced() {
     is_clean(214, 30);
     is_clean(1_000_065, 10);
 }
+
+/// The check knew nothing of a checkpoint that was meant for an earlier lease with the id, and said more than the present one was
+/// granted.
+#[test]
+fn seed_1000690_lets_a_checkpoint_say_more_than_was_granted() {
+    is_clean(1_000_690, 30);
+}

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use prost::Message as _;
 use quorate_backend::{Backend, FlushJob, Table};
 use quorate_core::{
-    AutoCompaction, BACKEND_FILE, Bounds, CONF_STATE_KEY, Cluster, ClusterMember, Config, LogStart, Member,
-    PeerChange, SnapshotInstall, SnapshotToSave, Stores, image_file, install_image,
+    AutoCompaction, BACKEND_FILE, Bounds, CONF_STATE_KEY, Cluster, ClusterMember, Config, LogStart,
+    Member, PeerChange, SnapshotInstall, SnapshotToSave, Stores, image_file, install_image,
 };
 use quorate_disk::{CrashPolicy, Disk, OpenMode, SimDisk};
 use quorate_mvcc::CompactionJob;

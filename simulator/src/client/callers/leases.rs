@@ -102,7 +102,7 @@ impl Callers {
         let waits = self
             .waiting
             .values()
-            .any(|(_, _, waiting)| matches!(waiting, Waiting::Lease(ask) if is_renewal(ask)));
+            .any(|asked| matches!(&asked.what, Waiting::Lease(ask) if is_renewal(ask)));
         if !waits {
             self.renewed.remove(&id);
         }

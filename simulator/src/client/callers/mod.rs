@@ -90,6 +90,16 @@ enum Waiting {
     Admin(AdminAsk),
 }
 
+/// A request that waits for its answer.
+#[derive(Debug)]
+struct Asked {
+    machine: u64,
+    since_ms: u64,
+    /// How long its client waits.
+    patience_ms: u64,
+    what: Waiting,
+}
+
 /// Clients that do everything.
 #[derive(Debug)]
 pub struct Callers {
@@ -106,8 +116,7 @@ pub struct Callers {
     accounts: Vec<Account>,
     /// Passwords by their hash.
     passwords: BTreeMap<String, String>,
-    /// By token: on which machine, until when, what.
-    waiting: BTreeMap<Token, (u64, u64, Waiting)>,
+    waiting: BTreeMap<Token, Asked>,
     watching: Watching,
     defragments: Defragments,
     backups: Backups,
@@ -161,8 +170,14 @@ impl Callers {
 
     fn wait(&mut self, world: &World, machine: u64, token: Option<Token>, what: Waiting) {
         if let Some(token) = token {
-            let ends_ms = world.now_ms() + self.wire.wait(token, &what, self.patience_ms);
-            self.waiting.insert(token, (machine, ends_ms, what));
+            let patience_ms = self.wire.wait(token, &what, self.patience_ms);
+            let asked = Asked {
+                machine,
+                since_ms: world.now_ms(),
+                patience_ms,
+                what,
+            };
+            self.waiting.insert(token, asked);
         }
     }
 
@@ -293,15 +308,20 @@ impl Callers {
     }
 
     /// Whoever does not stand still answers in time, be it that no answer came from others; but changes of members wait for as
-    /// long as their caller does.
-    fn check_patience(&self, world: &World, machine: u64, ends_ms: u64, what: &Waiting) -> Checked {
-        let since_ms = ends_ms - self.patience_ms;
+    /// long as their caller does. Clients that waited for less say nothing about it.
+    fn check_patience(&self, world: &World, asked: &Asked) -> Checked {
+        let Asked {
+            machine,
+            since_ms,
+            patience_ms,
+            what,
+        } = asked;
         let is_endless = matches!(what, Waiting::Admin(ask) if ask.is_endless());
-        let stood = |m: &crate::Machine| m.running.is_none() || m.paused_until_ms > since_ms;
-        if is_endless || world.machine(machine).is_none_or(stood) {
+        let stood = |m: &crate::Machine| m.running.is_none() || m.paused_until_ms > *since_ms;
+        let is_short = *patience_ms < self.patience_ms;
+        if is_endless || is_short || world.machine(*machine).is_none_or(stood) {
             return Ok(());
         }
-        let patience_ms = self.patience_ms;
         let text = format!("m{machine} has not answered {what:?} within {patience_ms} ms");
         Err(Violation::new("requests are answered", text))
     }
@@ -314,7 +334,7 @@ impl Callers {
         let late: Vec<Token> = self
             .waiting
             .iter()
-            .filter(|(_, (_, ends_ms, _))| *ends_ms <= now_ms)
+            .filter(|(_, asked)| asked.since_ms + asked.patience_ms <= now_ms)
             .map(|(token, _)| *token)
             .collect();
         for token in late {
@@ -322,8 +342,8 @@ impl Callers {
             world.cancel(token);
             let given_up = self.waiting.remove(&token);
             self.unanswered(world, token);
-            if let Some((machine, ends_ms, what)) = given_up {
-                self.check_patience(world, machine, ends_ms, &what)?;
+            if let Some(asked) = given_up {
+                self.check_patience(world, &asked)?;
             }
         }
         self.check_remaining(world)?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use quorate_core::{Error, Outcome, Token};
 
 use super::draw::Deed;
-use super::{Callers, Checked, WIRE, Waiting};
+use super::{Asked, Callers, Checked, WIRE, Waiting};
 use crate::plan::{FaultKind, Plan};
 use crate::world::Passage;
 use crate::{Random, World};
@@ -205,7 +205,7 @@ impl Callers {
         token: Token,
         outcome: Outcome,
     ) -> Checked {
-        let Some((_, _, waiting)) = self.waiting.remove(&token) else {
+        let Some(Asked { what: waiting, .. }) = self.waiting.remove(&token) else {
             return Ok(());
         };
         let attempt = self.wire.asked.remove(&token);
@@ -263,7 +263,7 @@ impl Callers {
             if attempt.machine == machine && !attempt.is_deaf {
                 again.push(attempt.clone());
                 attempt.is_deaf = true;
-                let waiting = self.waiting.get(token).map(|(_, _, waiting)| waiting);
+                let waiting = self.waiting.get(token).map(|asked| &asked.what);
                 asks_of_lease |= matches!(waiting, Some(Waiting::Lease(_)));
             }
         }

@@ -61,7 +61,7 @@ impl World {
                 // Who wakes up may read what clients ask before it reads what other members have said meanwhile.
                 ms += machine.deaf_ms;
             }
-            return self.after_in(ms, number, epoch, event);
+            return self.put_off(ms, number, epoch, event);
         }
         let own_ms = machine.clock.at(now_ms);
         let Some(running) = machine.running.as_mut() else {

@@ -1,5 +1,4 @@
 //! The world that members live in: one queue of events, and everything that they happen to.
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use bytes::Bytes;
@@ -31,6 +30,7 @@ mod nemesis;
 mod observe;
 mod operator;
 mod perform;
+mod queue;
 mod send;
 
 use compare::Comparing;
@@ -39,6 +39,7 @@ use digest::Digest;
 pub(crate) use door::Passage;
 use nemesis::Nemesis;
 use operator::Operator;
+use queue::Item;
 
 /// An entry of the replicated log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,37 +187,6 @@ struct Delivery {
     image: Option<Image>,
 }
 
-/// An event in the queue.
-struct Item {
-    at_ms: u64,
-    sequence: u64,
-    /// 0 for the world itself.
-    machine: u64,
-    epoch: u64,
-    event: Event,
-}
-
-impl Ord for Item {
-    /// The earliest is the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at_ms, other.sequence).cmp(&(self.at_ms, self.sequence))
-    }
-}
-
-impl PartialOrd for Item {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Item {
-    fn eq(&self, other: &Self) -> bool {
-        self.sequence == other.sequence
-    }
-}
-
-impl Eq for Item {}
-
 /// A cluster and everything around it.
 pub struct World {
     plan: Plan,
@@ -342,23 +312,6 @@ impl World {
         let seed = Random::of(self.plan.seed, &format!("machine {number}")).number();
         let machine = Machine::new(number, start, limits, seed, self.now_ms);
         self.machines.insert(number, machine);
-    }
-
-    /// Puts an event into the queue.
-    fn after(&mut self, ms: u64, machine: u64, event: Event) {
-        let epoch = self.machines.get(&machine).map_or(0, |m| m.epoch);
-        self.after_in(ms, machine, epoch, event);
-    }
-
-    fn after_in(&mut self, ms: u64, machine: u64, epoch: u64, event: Event) {
-        self.sequence += 1;
-        self.queue.push(Item {
-            at_ms: self.now_ms + ms,
-            sequence: self.sequence,
-            machine,
-            epoch,
-            event,
-        });
     }
 
     /// Lets the next event happen unless it comes after a time; says whether one did.

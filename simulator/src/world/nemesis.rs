@@ -414,6 +414,7 @@ impl World {
             machine.disk.power_off_at(u64::MAX);
             (machine.is_doomed, machine.only_dies) = (false, false);
         }
+        self.wake_sleepers();
         self.start_all();
         self.after(1, 0, Event::Operator);
     }
@@ -451,6 +452,19 @@ impl World {
 mod tests {
     use super::*;
     use crate::Trace;
+
+    /// Seed 1001620: until the pause would have been over it had no tick, and answered nobody.
+    #[test]
+    fn who_stands_still_wakes_with_the_end_of_the_faults() {
+        let mut world = World::new(Plan::quiet(1, 1), Trace::Off);
+        while world.step(5_000) {}
+        world.machines.get_mut(&1).unwrap().paused_until_ms = 90_000;
+        while world.step(6_000) {}
+        world.end_faults();
+        let begun = world.events();
+        while world.step(7_000) {}
+        assert!(world.events() > begun + 5, "it ticks");
+    }
 
     /// Seed 1700685.
     #[test]

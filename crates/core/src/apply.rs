@@ -7,8 +7,6 @@ use quorate_proto::LeaseId;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::AlarmType;
 
-use raft::eraftpb::Entry;
-
 use crate::alarms::Alarms;
 use crate::cluster::Cluster;
 use crate::quota::{self, Quota};
@@ -252,17 +250,4 @@ fn attach(lessor: &mut Lessor, changes: &Changes) {
     for key in &changes.deleted {
         lessor.detach(key);
     }
-}
-
-/// Folds an applied entry into the running digest: its position, its bytes, and what it left behind.
-///
-/// Members that applied the same entries to the same state have equal digests; a difference means that they diverged.
-pub(crate) fn fold_digest(digest: u64, entry: &Entry, effect: u64) -> u64 {
-    let data = u64::from(crc32fast::hash(&entry.data));
-    [entry.index, entry.term, data, effect]
-        .iter()
-        .fold(digest, |digest, value| {
-            let mixed = (digest ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            mixed ^ (mixed >> 29)
-        })
 }

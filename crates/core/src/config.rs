@@ -53,7 +53,9 @@ pub struct Config {
     pub bounds: Bounds,
 }
 
-/// Bounds of a member's queues and batches; nothing that it answers depends on them but whether it has room.
+/// Bounds of a member's queues and batches; no answer is another for them, only whether and when there is one.
+///
+/// **Invariant:** none is 0 but [`Self::parked`], [`Self::early_reads`] and those of bytes in memory: nothing would get ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Proposals that may wait at once; above it new ones are refused as too many requests.
@@ -116,6 +118,26 @@ impl Default for Bounds {
             alone_bytes: 2 << 20,
             snapshot_log_bytes: 128 << 20,
         }
+    }
+}
+
+impl Bounds {
+    /// Panics when a bound lets nothing through.
+    pub(crate) fn check(&self) {
+        let counts = [
+            self.waiters,
+            self.reads,
+            self.proposed_bytes,
+            self.inflight_messages,
+            self.revokes,
+            self.checkpoints,
+            self.backlog_entries,
+        ];
+        let has_room = counts.iter().all(|bound| *bound > 0);
+        assert!(
+            has_room && self.apply_gap > 0 && self.unflushed_flushes > 0,
+            "bounds that let nothing through: {self:?}"
+        );
     }
 }
 

@@ -2,8 +2,6 @@
 use bytes::{Buf as _, Bytes};
 use raft::eraftpb::Entry;
 
-use crate::apply::fold_digest;
-
 /// Meta key under which an image of the database carries the digest at its applied index. etcd keeps it and ignores it.
 ///
 /// **Shape** of the row: index and digest, 8 bytes each, big endian. It says nothing when the index is not the image's.
@@ -39,14 +37,34 @@ const SEED: u64 = 0x5175_6f72_6174_6531;
 const UNKNOWN: u64 = 0;
 
 /// Folds an entry, and what it left behind, into the digest. Unknown stays unknown until the next epoch begins.
-pub fn fold(digest: u64, entry: &Entry, effect: u64) -> u64 {
-    let begins = (entry.index - 1).is_multiple_of(EPOCH_ENTRIES);
+///
+/// Members that applied the same entries to the same state have equal digests; a difference means that they diverged.
+///
+/// # Panics
+/// When the entry has no index.
+pub fn fold_digest(digest: u64, entry: &Entry, effect: u64) -> u64 {
+    let begins = entry
+        .index
+        .checked_sub(1)
+        .expect("entries are counted from 1")
+        .is_multiple_of(EPOCH_ENTRIES);
     if digest == UNKNOWN && !begins {
         return UNKNOWN;
     }
     let before = if begins { SEED } else { digest };
     // 0 has a meaning of its own.
-    fold_digest(before, entry, effect).max(1)
+    mix(before, entry, effect).max(1)
+}
+
+/// Folds an entry's position, its bytes and what it left behind.
+fn mix(digest: u64, entry: &Entry, effect: u64) -> u64 {
+    let data = u64::from(crc32fast::hash(&entry.data));
+    [entry.index, entry.term, data, effect]
+        .iter()
+        .fold(digest, |digest, value| {
+            let mixed = (digest ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            mixed ^ (mixed >> 29)
+        })
 }
 
 /// Digests remembered.
@@ -106,9 +124,9 @@ mod tests {
     fn who_began_in_the_middle_agrees_again_after_an_epoch() {
         let (mut whole, mut late) = (UNKNOWN, UNKNOWN);
         for index in 1..=EPOCH_ENTRIES + 5 {
-            whole = fold(whole, &entry(index), index);
+            whole = fold_digest(whole, &entry(index), index);
             if index > 100 {
-                late = fold(late, &entry(index), index);
+                late = fold_digest(late, &entry(index), index);
                 assert_eq!(late == UNKNOWN, index <= EPOCH_ENTRIES);
             }
             assert_ne!(whole, UNKNOWN);

@@ -85,7 +85,7 @@ pub use auto_compaction::AutoCompaction;
 pub use cluster::{ChangeError, Cluster, Member as ClusterMember, RestoreError};
 pub use config::{Bounds, Config, request_timeout_ms};
 pub use convert::CONF_STATE_KEY;
-pub use digest::{DIGEST_KEY, digest_of_row, digest_row, fold as fold_digest};
+pub use digest::{DIGEST_KEY, digest_of_row, digest_row, fold_digest};
 pub use divergence::{Comparison, DIVERGED, Suspicion, Verdict};
 pub use edge::Refusal;
 pub use error::Error;

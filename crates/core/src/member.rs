@@ -154,6 +154,7 @@ impl Member {
         logger: &slog::Logger,
         now_ms: u64,
     ) -> raft::Result<Self> {
+        config.bounds.check();
         let applied = stores.backend.applied();
         let entries: Vec<Entry> = log.entries.into_iter().map(to_raft).collect();
         let log_bytes = entries.iter().map(|e| e.data.len() as u64).sum();
@@ -378,6 +379,9 @@ impl Member {
         }
         self.lead();
         self.drive();
+        if self.dead {
+            return;
+        }
         self.flush_when_due();
         self.snapshot_when_due();
     }

@@ -89,7 +89,7 @@ impl Member {
         // Which branch a transaction took may show in nothing but what it wrote.
         let content = u64::from(batch.txn.take_content());
         let effect = (revision << 1 | u64::from(refused)).rotate_left(32) ^ content;
-        let digest = digest::fold(self.applied.digest, entry, effect);
+        let digest = digest::fold_digest(self.applied.digest, entry, effect);
         self.digests.push(entry.index, digest);
         self.applied = AppliedPoint {
             index: entry.index,

@@ -23,13 +23,17 @@ struct ToPersist {
 }
 
 impl Member {
-    /// Works off everything raft has ready.
+    /// Works off everything raft has ready, unless the member ends.
     pub(super) fn drive(&mut self) {
         loop {
+            if self.dead {
+                // What was applied may be more than what is published: nobody may be told to read it.
+                return;
+            }
             self.propose_waiting();
             self.ask_early_reads();
             self.ask_read_index(false);
-            if self.dead || !self.node.has_ready() {
+            if !self.node.has_ready() {
                 break;
             }
             self.handle_ready();

@@ -51,8 +51,8 @@ impl Laps {
 impl Member {
     /// Says how many of what wait, by name: with nothing asked and nothing under way all are 0.
     ///
-    /// None of them is more than asked for; none stays when its time is over.
-    pub fn waiting(&self) -> [(&'static str, usize); 11] {
+    /// For checks that nothing is left over.
+    pub fn waiting(&self) -> [(&'static str, usize); 12] {
         [
             ("proposals", self.waiters.len()),
             ("proposals that no leader has taken", self.unproposed.len()),
@@ -61,6 +61,7 @@ impl Member {
             ("renewals", self.late_renewals.len()),
             ("moves of leadership", self.moves.len()),
             ("requests for entries to be applied", self.parked.len()),
+            ("compactions", self.compaction.callers.len()),
             ("writes of the log", self.persisting.len()),
             ("entries behind a snapshot", self.backlog.len()),
             ("snapshots being sent", self.sending.len()),

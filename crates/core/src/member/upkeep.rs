@@ -17,10 +17,11 @@ const FLUSH_SOON_BYTES: u64 = 4 << 20;
 const SMALL_FLUSH_MS: u64 = 1_000;
 
 impl Member {
-    /// Ends the member: of what is under way nothing more is answered or stored.
+    /// Ends the member, for the first reason there is: raft is driven no further, and who waits hears of it by [`Self::stop`].
+    /// What was asked for already is still done.
     pub(super) fn die(&mut self, why: String) {
         self.dead = true;
-        self.actions.fatal = Some(why);
+        self.actions.fatal.get_or_insert(why);
     }
 
     /// Ends after a failed read of the database, which gives nothing more: whoever asked was told so, and others are better

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 mod downgrade;
 mod elections;
+mod following;
 mod harness;
 mod leases;
 mod member;

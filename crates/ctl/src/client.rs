@@ -257,7 +257,7 @@ impl Client {
             None => endpoint,
             Some(interval) => endpoint
                 .http2_keep_alive_interval(interval)
-                .keep_alive_timeout(self.settings.keepalive_timeout)
+                .keep_alive_timeout(ping_timeout(self.settings.keepalive_timeout))
                 .keep_alive_while_idle(false),
         })
     }
@@ -398,6 +398,20 @@ fn ping_interval(asked: Duration) -> Option<Duration> {
     (!asked.is_zero()).then(|| asked.max(PING_INTERVAL_MIN))
 }
 
+/// The wait for the answer to a ping if none is asked for.
+///
+/// Source: grpc-go v1.82.1 internal/transport/defaults.go `defaultClientKeepaliveTimeout`.
+const PING_TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
+
+/// Returns how long the answer to a ping may take.
+fn ping_timeout(asked: Duration) -> Duration {
+    if asked.is_zero() {
+        PING_TIMEOUT_DEFAULT
+    } else {
+        asked
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,5 +420,11 @@ mod tests {
     fn pings_are_never_so_frequent_that_a_server_ends_a_call_that_takes_its_time() {
         let of = |seconds| ping_interval(Duration::from_secs(seconds)).map(|d| d.as_secs());
         assert_eq!([0, 2, 10, 60].map(of), [None, Some(10), Some(10), Some(60)]);
+    }
+
+    #[test]
+    fn without_a_timeout_a_ping_is_answered_in_time_or_after_the_default() {
+        let of = |seconds| ping_timeout(Duration::from_secs(seconds)).as_secs();
+        assert_eq!([0, 1, 60].map(of), [20, 1, 60]);
     }
 }

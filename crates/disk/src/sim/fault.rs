@@ -94,7 +94,7 @@ impl Fault {
     }
 }
 
-/// Something that went wrong, and not only could have.
+/// A fault that an operation met, or space or a sector that was not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mishap {
     /// An operation of this kind met a fault.
@@ -159,7 +159,8 @@ impl Plan {
     pub(super) fn draw(
         &mut self,
         index: u64,
-        (kind, path): (OperationKind, &Path),
+        kind: OperationKind,
+        path: &Path,
         random: &mut Random,
     ) -> Option<Fault> {
         let planned = self.planned.iter().position(|planned| {

@@ -93,7 +93,7 @@ impl State {
         }
         self.operations += 1;
         self.record(index, kind, path);
-        let fault = self.plan.draw(index, (kind, path), &mut self.random);
+        let fault = self.plan.draw(index, kind, path, &mut self.random);
         if let Some(fault) = fault {
             self.remember(Mishap::Fault(kind, fault));
         }

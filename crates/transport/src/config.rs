@@ -20,8 +20,10 @@ pub struct Config {
     /// Election timeout: a dial, up to the head of its answer, takes no longer, so that a link which comes back is
     /// used within one of them; attempts follow each other at most half of one apart.
     pub election_timeout: Duration,
-    /// Longest silence of a stream and of a connection between requests, and longest wait for an answer. Link heartbeats go
-    /// out three times in it.
+    /// Longest silence of a stream, of a request's body and of a connection between requests. Link heartbeats go out at least
+    /// three times in it.
+    ///
+    /// Differs from etcd, whose dialing side never gives up: its timeout transport sets `Dial` beside a `DialContext`, which wins.
     pub read_timeout: Duration,
     /// Longest time in which nothing can be written.
     pub write_timeout: Duration,
@@ -38,12 +40,20 @@ pub struct Config {
     pub local_address: Option<IpAddr>,
 }
 
-/// The read timeout of members that were not told another.
+/// Both timeouts of members that were not told others.
 ///
 /// Source: etcd v3.7.1 server/etcdserver/api/rafthttp/peer.go `DefaultConnReadTimeout`, `DefaultConnWriteTimeout`.
 const LINK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the answer to a post, a probe and a batch of renewals, and for the rest of the answer to a snapshot, whatever
+/// the timeouts of the links are.
+///
+/// Source: etcd v3.7.1 server/etcdserver/api/rafthttp/snapshot_sender.go `snapResponseReadTimeout`.
+/// Differs from etcd, which waits without end for a peer that takes a post or a probe.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Link heartbeats in the time in which a peer gives a silent stream up.
 const HEARTBEATS_PER_TIMEOUT: u32 = 3;
+/// Shortest time between two of them, however short the read timeout is.
+const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 impl Config {
     /// Returns etcd's settings for a member.
@@ -70,6 +80,26 @@ impl Config {
     ///
     /// Differs from etcd, where a longer read timeout makes them rarer: peers that were not told of it would give the streams up.
     pub(crate) fn link_heartbeat_interval(&self) -> Duration {
-        self.read_timeout.min(LINK_TIMEOUT) / HEARTBEATS_PER_TIMEOUT
+        let interval = self.read_timeout.min(LINK_TIMEOUT) / HEARTBEATS_PER_TIMEOUT;
+        interval.max(HEARTBEAT_INTERVAL_MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_heartbeats_go_out_three_times_in_the_shorter_of_both_members_timeouts() {
+        let interval = |read_timeout| {
+            let config = Config {
+                read_timeout,
+                ..Config::new(MemberId(1), ClusterId(1))
+            };
+            config.link_heartbeat_interval()
+        };
+        assert_eq!(interval(Duration::from_secs(60)), LINK_TIMEOUT / 3);
+        assert_eq!(interval(Duration::from_secs(3)), Duration::from_secs(1));
+        assert_eq!(interval(Duration::from_nanos(1)), HEARTBEAT_INTERVAL_MIN);
     }
 }

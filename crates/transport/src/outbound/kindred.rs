@@ -8,6 +8,7 @@ use quorate_proto::LeaseId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::pool::Call;
+use crate::config::ANSWER_TIMEOUT;
 use crate::headers::{CHECKSUM, checksum_of, checksum_of_request};
 use crate::link::Link;
 use crate::shared::Shared;
@@ -97,8 +98,7 @@ pub(crate) async fn run_renewals(
         batch.retain(|(_, waiter)| !waiter.is_closed());
         let mut body = BytesMut::with_capacity(batch.len() * 8);
         batch.iter().for_each(|(id, _)| body.put_i64(id.0));
-        let timeout = shared.config.read_timeout;
-        let asked = exchange(&shared, &link, LEASES, body.freeze(), timeout).await;
+        let asked = exchange(&shared, &link, LEASES, body.freeze(), ANSWER_TIMEOUT).await;
         let answers = asked.and_then(|answers| read_renewed(answers, batch.len()));
         match answers {
             Ok(answers) => {

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::pool::{Call, Reply};
 use super::stream::refusal;
 use crate::Error;
+use crate::config::ANSWER_TIMEOUT;
 use crate::headers::{CLUSTER_ID, checksum_of, seal};
 use crate::link::Link;
 use crate::shared::Shared;
@@ -103,7 +104,7 @@ async fn post(shared: &Shared, link: &Link, message: &Message) -> Result<usize, 
         headers,
         body,
         repeatable: message.r#type() != MessageType::MsgProp,
-        time_max: shared.config.read_timeout,
+        time_max: ANSWER_TIMEOUT,
         answer_bytes_max: ANSWER_BYTES_MAX,
     };
     let url = link.picker.pick();

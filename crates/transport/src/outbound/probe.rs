@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::pool::Call;
 use crate::Error;
+use crate::config::ANSWER_TIMEOUT;
 use crate::json;
 use crate::link::Link;
 use crate::shared::Shared;
@@ -76,7 +77,7 @@ async fn probe(
         headers: HeaderMap::new(),
         body: Bytes::new(),
         repeatable: true,
-        time_max: shared.config.read_timeout,
+        time_max: ANSWER_TIMEOUT,
         answer_bytes_max: ANSWER_BYTES_MAX,
     };
     let began = Instant::now();

@@ -16,6 +16,7 @@ use super::pipeline::judge_post;
 use super::pool::{Reply, read_whole, request};
 use crate::Error;
 use crate::codec::encode_message;
+use crate::config::ANSWER_TIMEOUT;
 use crate::headers::{TRAILING, seal};
 use crate::link::Link;
 use crate::metrics::Gauge;
@@ -153,12 +154,9 @@ async fn post(
         }
     };
     let (parts, body) = answer.into_parts();
-    let body = tokio::time::timeout(
-        shared.config.read_timeout,
-        read_whole(body, ANSWER_BYTES_MAX),
-    )
-    .await
-    .map_err(|_| Error::TimedOut("the answer does not end"))??;
+    let body = tokio::time::timeout(ANSWER_TIMEOUT, read_whole(body, ANSWER_BYTES_MAX))
+        .await
+        .map_err(|_| Error::TimedOut("the answer does not end"))??;
     let reply = Reply {
         status: parts.status,
         headers: parts.headers,

@@ -272,6 +272,8 @@ fn silent_and_half_open_connections_are_closed() {
     let runtime = runtime();
     let mut config = config(1);
     config.read_timeout = Duration::from_millis(200);
+    // Were this the one that ends silence, it would not within the test's time.
+    config.write_timeout = crate::PATIENCE * 10;
     let member = TestMember::start(&runtime, config);
     let head = "POST /raft HTTP/1.1\r\nHost: x\r\nX-Server-From: 2\r\nX-Server-Version: 3.7.1\r\n\
                 X-Min-Cluster-Version: 3.0.0\r\nX-Etcd-Cluster-ID: c1\r\nContent-Length: 100\r\n\r\nhalf";

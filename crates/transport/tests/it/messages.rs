@@ -1,11 +1,15 @@
 //! Messages between members that are well.
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::MemberId;
 use quorate_proto::raftpb::MessageType;
 
-use crate::member::{append, cluster, image, message, runtime, snapshot, wait, wait_for_links};
+use crate::PATIENCE;
+use crate::member::{
+    TestMember, append, cluster, config, image, message, runtime, snapshot, wait, wait_for_links,
+};
 
 #[test]
 fn messages_of_all_kinds_reach_every_member() {
@@ -121,4 +125,24 @@ fn links_of_a_removed_peer_end_and_the_last_messages_arrive() {
         two.transport.active_since(MemberId(1)).is_none()
     });
     assert_eq!(two.heard(|h| h.removed), 0);
+}
+
+#[test]
+fn a_member_dials_from_the_address_it_was_given() {
+    let runtime = runtime();
+    let listening = tokio::net::TcpListener::bind("127.0.0.1:0");
+    let listener = runtime.block_on(listening).unwrap();
+    let address = IpAddr::from([127, 0, 0, 9]);
+    let mut config = config(1);
+    config.local_address = Some(address);
+    let member = TestMember::start(&runtime, config);
+    member.add_at(2, &format!("http://{}", listener.local_addr().unwrap()));
+    // Two streams and a probe.
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        let accepted = async { tokio::time::timeout(PATIENCE, listener.accept()).await };
+        let (socket, from) = runtime.block_on(accepted).unwrap().unwrap();
+        assert_eq!(from.ip(), address);
+        sockets.push(socket);
+    }
 }

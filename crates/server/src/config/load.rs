@@ -142,7 +142,8 @@ fn read(
         given => given.to_owned(),
     };
     if !path.is_empty() {
-        *flags = FlagSet::new();
+        let given = std::mem::replace(flags, FlagSet::new());
+        links::keep(&given, flags);
         let text =
             read_file(&path).map_err(|error| Error::Invalid(format!("open {path}: {error}")))?;
         yaml::read(&text, flags)?;
@@ -252,7 +253,7 @@ fn check(
     }
     effect::check(flags, notices)?;
     advertise_default_host(flags, notices);
-    links::settle(flags, notices);
+    links::settle(flags, from_file, notices);
     warn_of_extremes(flags, notices);
     Config::from_flags(flags, log.clone())
 }

@@ -475,6 +475,23 @@ fn a_file_hides_flags_and_variables() {
 }
 
 #[test]
+fn a_file_leaves_the_timeouts_of_links_to_the_command_line() {
+    with_file("raft-read-timeout: 9s", |flag| {
+        let given = ["--raft-read-timeout=2s", "--raft-write-timeout=3s", flag];
+        let variables = [("ETCD_RAFT_READ_TIMEOUT", "8s")];
+        let read = |args: &[&str]| match load_with(args, &variables) {
+            Loaded::Start { config, .. } => {
+                let links = config.links;
+                (links.read_timeout.as_secs(), links.write_timeout.as_secs())
+            }
+            Loaded::Exit(exit) => panic!("{exit:?}"),
+        };
+        assert_eq!(read(&given), (2, 3));
+        assert_eq!(read(&[flag]), (5, 5));
+    });
+}
+
+#[test]
 fn the_sample_file_of_etcd_starts_a_member() {
     with_file(SAMPLE, |flag| {
         let (config, _) = config(&[flag]);

@@ -64,9 +64,9 @@ pub(super) const FLAGS: &[Flag] = &[
         Effect::Accepted("the JSON gateway is not served yet, whatever is set"),
         "Serves the JSON gateway."),
     flag("raft-read-timeout", Kind::Duration, "5s", Effect::Built,
-        "Longest silence on a connection between members; 5s at least.").yaml(Yaml::Absent),
+        "Longest silence on a connection between members; 5s at least, unless there is a configuration file.").yaml(Yaml::Absent),
     flag("raft-write-timeout", Kind::Duration, "5s", Effect::Built,
-        "Longest wait for a write on a connection between members; 5s at least.").yaml(Yaml::Absent),
+        "Longest wait for a write on a connection between members; 5s at least, unless there is a configuration file.").yaml(Yaml::Absent),
     flag("feature-gates", Kind::Gates, "", Effect::BuiltFor(effect::gates_are_built, "all but PriorityRequest"),
         "States of feature gates, as NAME=BOOL,..."),
 ];

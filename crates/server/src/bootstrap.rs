@@ -111,13 +111,13 @@ pub fn open(disk: &Arc<dyn Disk>, options: &Options) -> Result<Opened, Error> {
     if !has_log {
         refuse_lost_log(disk, &backend_path, &wal_dir, options)?;
     }
-    let (mut wal, recovered) = if has_log {
+    let (mut wal, mut recovered) = if has_log {
         reopen(disk, &wal_dir, options)?
     } else {
         found(disk, &wal_dir, options)?
     };
     let identity = recovered.identity;
-    let torn_tail = recovered.torn_tail.clone();
+    let torn_tail = recovered.torn_tail.take();
     let backend_options = quorate_backend::Options {
         identity: Some(quorate_backend::Identity {
             cluster_id: identity.cluster_id,

@@ -101,7 +101,7 @@ impl Place {
             image_position(self.disk.as_ref(), image)?
         };
         if !align_snapshot(message, facts.index, facts.term, facts.conf_state) {
-            return Err("its image is older than the message says".to_owned());
+            return Err("what was received is older than its message says".to_owned());
         }
         let name = if is_state { received_file } else { image_file };
         let aligned = self.snap_dir.join(name(facts.index));

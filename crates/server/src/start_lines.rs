@@ -32,6 +32,15 @@ pub(crate) fn listening(config: &Config, logger: &Logger) {
 /// Tells what was found in the data directory, or made in it.
 pub(crate) fn opened(config: &Config, logger: &Logger, opened: &Opened) {
     logger.write(&config.start_line(!opened.is_new));
+    if let Some(torn) = &opened.torn_tail {
+        // A warning, not etcd's information: sectors that the disk lost after a sync look like a torn tail, too.
+        logger.write(
+            &Record::new(Level::Warn, "repaired WAL")
+                .text("path", torn.path.to_string_lossy())
+                .uint("offset", torn.offset)
+                .uint("bytes", torn.bytes),
+        );
+    }
     let (member_id, cluster_id) = (opened.member_id.to_string(), opened.cluster_id.to_string());
     let applied = opened.stores.backend.applied().index;
     let record = if opened.is_new {

@@ -235,6 +235,33 @@ async fn missing_and_shortened_files_are_noticed_or_harmless() {
     }
 }
 
+/// Bytes behind the log's end, as a write leaves them that a crash interrupts: they are cut, and it is said.
+#[tokio::test]
+async fn a_torn_tail_is_cut_and_told() {
+    const LEN: usize = 100;
+    let site = new_site();
+    let mut server = site.start().unwrap();
+    assert!(!server.log_since_start().contains("repaired WAL"));
+    let client = Client::connect(&site.endpoint()).await.unwrap();
+    put(&client, 0, LEN).await.unwrap();
+    server.kill().unwrap();
+    let is_log = |path: &Path| path.extension().is_some_and(|end| end == "wal");
+    let mut logs = files(&site.data_dir());
+    logs.retain(|path, _| is_log(path));
+    let (path, mut bytes) = logs.pop_last().unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end + 100] = 1;
+    fs::write(&path, bytes).unwrap();
+    let server = site.start().unwrap();
+    assert_eq!(count(&site, LEN).await, 1);
+    let log = server.log_since_start();
+    let line = log.lines().find(|line| line.contains("repaired WAL"));
+    let line = line.unwrap_or_else(|| panic!("nothing is said: {log}"));
+    for part in ["warn", &*path.to_string_lossy(), "offset", "bytes"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+}
+
 /// Starts on damaged files: true when everything is there, false when it is refused, clearly.
 async fn serves_all(site: &Site, keys: usize, len: usize, damage: &str) -> bool {
     let mut server = site.spawn().unwrap();

@@ -4,6 +4,7 @@ use quorate_integration_tests::Binary;
 use quorate_integration_tests::cluster::{Cluster, Place, Setup};
 
 use crate::cluster::one_at_a_time;
+use crate::membership::eventually;
 use crate::operators::{SMALL_LOG, fill, wait_for_line};
 
 /// More than [`SMALL_LOG`] keeps.
@@ -11,10 +12,14 @@ const MISSED: usize = 300;
 
 /// Has a member miss more than the log keeps while another leads, and waits until it was caught up.
 fn catch_up(cluster: &mut Cluster, leader: Place, behind: Place) {
-    let leads = cluster.wait_leader().unwrap();
-    if leads != leader {
-        cluster.move_leader(leads, leader).unwrap();
-    }
+    // On a busy machine a member may not be ready to take the lead at once.
+    eventually("the lead of a member", || {
+        let leads = cluster.wait_leader()?;
+        if leads != leader {
+            cluster.move_leader(leads, leader)?;
+        }
+        Ok(())
+    });
     cluster.kill(behind).unwrap();
     fill(cluster, leader, MISSED);
     assert_eq!(cluster.wait_leader().unwrap(), leader);

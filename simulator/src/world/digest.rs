@@ -148,6 +148,7 @@ mod tests {
             machine,
             epoch: 1,
             event,
+            is_put_off: false,
         }
     }
 

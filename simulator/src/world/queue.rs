@@ -12,7 +12,7 @@ pub(super) struct Item {
     pub(super) epoch: u64,
     pub(super) event: Event,
     /// Whether it waits for a machine that stands still.
-    is_put_off: bool,
+    pub(super) is_put_off: bool,
 }
 
 impl Ord for Item {

@@ -65,6 +65,14 @@ struct Checkpoint {
     left_ms: u64,
 }
 
+/// What is left of a lease is told in whole seconds.
+const ROUNDED_MS: u64 = 1_000;
+
+/// Seconds over which the ends of leases are spread at most.
+const SPREAD_S_MAX: u64 = 60;
+
+type Checked<T = ()> = Result<T, Violation>;
+
 /// Renewals of a lease that are remembered, so that one is found that no checkpoint can have crossed with.
 const TOLD_MAX: usize = 8;
 
@@ -74,7 +82,10 @@ pub struct LeaseTimes {
     /// What may go wrong between two leaders, in milliseconds.
     slack_ms: u64,
     election_ms: u64,
-    spread_s: i64,
+    /// How many leases a promotion lets end in a second, if that is few.
+    ends_per_s: Option<u64>,
+    /// The most leases that lived at once.
+    leases_most: u64,
     running: BTreeMap<i64, Running>,
     /// Leases that ended, in order.
     former: BTreeMap<i64, Vec<Running>>,
@@ -86,16 +97,17 @@ impl LeaseTimes {
         Self {
             slack_ms: election_ms / 2,
             election_ms,
-            spread_s: 0,
+            ends_per_s: None,
+            leases_most: 0,
             running: BTreeMap::new(),
             former: BTreeMap::new(),
         }
     }
 
-    /// The same for a cluster whose leaders may give leases so much more when they begin to lead, so that not all end at once.
+    /// The same for a cluster whose leaders let no more leases than this end in a second when they begin to lead, if that is few.
     #[must_use]
-    pub fn with_spread(mut self, spread_s: i64) -> Self {
-        self.spread_s = spread_s;
+    pub fn with_spread(mut self, ends_per_s: Option<u64>) -> Self {
+        self.ends_per_s = ends_per_s;
         self
     }
 
@@ -141,6 +153,7 @@ impl LeaseTimes {
                 granted: step.index,
             };
             self.running.insert(*id, running);
+            self.leases_most = self.leases_most.max(self.running.len() as u64);
         }
         if let Some(r) = &request.lease_revoke
             && step.outcome.is_ok()
@@ -214,6 +227,7 @@ impl LeaseTimes {
         if !is_its_own || running.granted > origin.applied {
             return Ok(());
         }
+        self.check_most((id, said_s), running, step)?;
         let mut told = running.told.iter();
         let uncrossed = told.rfind(|(told_ms, _)| *told_ms < origin.at_ms);
         let passed = |since: &Clocks| {
@@ -236,6 +250,28 @@ impl LeaseTimes {
             step.index, origin.machine
         );
         Err(Violation::new("checkpoints leave what is left", text))
+    }
+
+    /// Checks that a leader leaves no more of a lease than it has given it itself: the granted time, or what an earlier leader left,
+    /// and what a promotion adds to that.
+    fn check_most(&self, (id, said_s): (i64, u64), running: &Running, step: &Step) -> Checked {
+        let earlier = running.checkpoints.iter().filter(|c| c.term < step.term);
+        let given_ms = earlier.map(|c| c.left_ms).fold(running.ttl_ms, u64::max);
+        let added_ms = self.election_ms + ROUNDED_MS + self.spread_s() * 1_000;
+        if said_s * 1_000 <= given_ms + added_ms {
+            return Ok(());
+        }
+        let text = format!(
+            "entry {} says that {said_s} s of lease {id} are left, which was given {given_ms} ms",
+            step.index
+        );
+        Err(Violation::new("checkpoints leave what is left", text))
+    }
+
+    /// Returns how much more than its own time a promotion may give a lease, in seconds, so that not all end at once.
+    pub fn spread_s(&self) -> u64 {
+        let spread_s = |rate: u64| (self.leases_most.div_ceil(rate) + 1).min(SPREAD_S_MAX);
+        self.ends_per_s.map_or(0, spread_s)
     }
 
     /// Says whether who had applied so much can mean the lease that has the id now.
@@ -328,7 +364,8 @@ impl LeaseTimes {
         let lives = (place..=model.index()).filter_map(|index| model.leases().at(id, index));
         let checkpoints = lives.filter_map(|life| life.checkpoint.map(|(_, left_s)| left_s));
         let ever_s = checkpoints.max().unwrap_or(0).max(granted_s);
-        let most_s = ever_s + extension_s + self.spread_s;
+        let spread_s = i64::try_from(self.spread_s()).unwrap_or(i64::MAX);
+        let most_s = ever_s + extension_s + spread_s;
         let is_too_long = left_s > most_s && left_s != FOREVER_S;
         if !fits || is_too_long {
             let text = format!(

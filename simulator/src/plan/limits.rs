@@ -85,9 +85,6 @@ pub struct Limits {
 /// Quotas of the database: little more than an empty one takes, which is five or six pages.
 const QUOTAS_BYTES: [u64; 3] = [28 << 10, 40 << 10, 100 << 10];
 
-/// Seconds over which the ends of leases are spread at most: no run has more leases at a time.
-const SPREAD_S: i64 = 60;
-
 /// Time to live of tokens, in milliseconds.
 const TOKEN_TTL_MS: u64 = 300_000;
 
@@ -251,21 +248,18 @@ impl Limits {
         *uncommitted_bytes = self.batch_bytes.max(*uncommitted_bytes);
     }
 
-    /// Draws from how many leases on a promotion spreads their ends: few runs have few, since then nobody can say when one ends.
+    /// Draws from how many leases on a promotion spreads their ends: one run in four has few, no more, since then it is harder to say when one
+    /// ends.
     pub(crate) fn draw_spread(&mut self, random: &mut Random) {
         if random.one_in(4) {
             self.revokes_per_second = random.choose(&[4, 10, 20]);
         }
     }
 
-    /// Returns how much more than its own time a promotion may give a lease, in seconds.
-    pub(crate) fn spread_s(&self) -> i64 {
-        let usual = Self::default().revokes_per_second;
-        if self.revokes_per_second < usual {
-            SPREAD_S
-        } else {
-            0
-        }
+    /// Returns how many leases a promotion lets end in a second, if that is few: three quarters of what is revoked in one, as in etcd.
+    pub(crate) fn ends_per_s(&self) -> Option<u64> {
+        let is_few = self.revokes_per_second < Self::default().revokes_per_second;
+        is_few.then_some((3 * self.revokes_per_second / 4).max(1))
     }
 
     /// Returns the election timeout, in milliseconds.

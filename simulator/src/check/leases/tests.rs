@@ -225,6 +225,10 @@ fn a_checkpoint_leaves_what_is_left_for_its_maker() {
     assert_eq!(says(&case, 1_000, 8), Ok(()));
     let short = says(&case, 1_000, 7).unwrap_err();
     assert_eq!(short.check, "checkpoints leave what is left");
+    // An election timeout may come on top, and seconds are whole.
+    assert_eq!(says(&case, 1_000, 11), Ok(()));
+    let long = says(&case, 1_000, 14).unwrap_err();
+    assert_eq!(long.check, "checkpoints leave what is left");
     // It takes an earlier one back.
     assert_eq!(says(&case, 1_000, 0), Ok(()));
     // One that may have crossed with a renewal goes by the time before.
@@ -232,6 +236,19 @@ fn a_checkpoint_leaves_what_is_left_for_its_maker() {
     assert_eq!(says(&case, 5_000, 4), Ok(()));
     assert!(says(&case, 5_001, 4).is_err());
     assert_eq!(says(&case, 5_001, 9), Ok(()));
+}
+
+#[test]
+fn ends_are_spread_over_as_long_as_the_most_leases_need() {
+    let mut case = Case::new();
+    case.grant(&[(1, 0)], 9);
+    assert_eq!(case.times.spread_s(), 0);
+    for (leases, rate, spread_s) in [(1, 3, 2), (7, 3, 4), (7, 7, 2), (1_000, 3, 60)] {
+        let mut times = case.clone_times().times.with_spread(Some(rate));
+        times.leases_most = leases;
+        assert_eq!(times.spread_s(), spread_s);
+    }
+    assert_eq!(case.times.leases_most, 1);
 }
 
 #[test]
@@ -284,7 +301,8 @@ impl Case {
         Self {
             model: self.model.clone(),
             times: LeaseTimes {
-                spread_s: 0,
+                ends_per_s: self.times.ends_per_s,
+                leases_most: self.times.leases_most,
                 slack_ms: self.times.slack_ms,
                 election_ms: self.times.election_ms,
                 running: self.times.running.clone(),

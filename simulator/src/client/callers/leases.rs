@@ -185,8 +185,8 @@ impl Callers {
     /// an earlier lease of the id, and that were applied to this one: only the next leader goes by them.
     pub(super) fn check_remaining(&self, world: &mut World) -> Checked {
         let (election_ms, ready) = (world.plan().limits.election_ms(), world.ready());
-        let spread_s = world.plan().limits.spread_s();
-        let extension_s = signed(election_ms.div_ceil(1_000)) + 1 + spread_s;
+        let spread_s = self.times.spread_s();
+        let extension_s = signed(election_ms.div_ceil(1_000) + 1 + spread_s);
         for machine in ready {
             let (now_ms, Some(place)) = (world.member_now_ms(machine), Self::place(world, machine))
             else {

@@ -143,7 +143,7 @@ impl Callers {
             model: Model::new(options.lease.min_ttl_s, plan.limits.max_learners),
             ledger: Ledger::new(may_repeat),
             history: History::default(),
-            times: LeaseTimes::new(election_ms).with_spread(plan.limits.spread_s()),
+            times: LeaseTimes::new(election_ms).with_spread(plan.limits.ends_per_s()),
             renewed: BTreeSet::new(),
             reigns: BTreeMap::new(),
             accounts: Account::all(plan.clients),

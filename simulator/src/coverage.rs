@@ -45,6 +45,7 @@ pub const NAMES: &[&str] = &[
     "sound majority served beyond the atlas", "damaged majority went on beyond the atlas",
     // States that go another way.
     "leader found that its state differs", "member whose state differs was told to stop", "member whose state differs stopped",
+    "member whose state differs was taken away",
     "nobody could say whose state differs",
     // Time.
     "clock ran fast", "clock ran slow", "clock jumped", "wall clock jumped", "member paused", "leader paused",

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 
 use quorate_core::DIVERGED;
 
+use super::compare::TAKEN_AWAY;
 use super::{Event, Note, World};
 use crate::Machine;
 use crate::check::{State, Violation};
@@ -102,29 +103,35 @@ impl World {
     /// A member that cannot go on: its process ends.
     pub(super) fn give_up(&mut self, number: u64, why: String) {
         let may_fail = self.may_fail(number);
-        let damage = self.machines.get(&number).and_then(|m| m.damage);
+        let machine = self.machines.get(&number);
+        let damage = machine.and_then(|m| m.damage);
+        let may_differ = machine.is_some_and(|m| self.may_differ(m));
+        let is_too_old = machine.is_some_and(|m| is_too_old(m, &why));
         self.say(|| format!("m{number} cannot go on: {why}"));
         self.end(number, None);
-        if self.is_too_old(number, &why) {
+        if is_too_old {
+            self.give_way(number);
             return self.after(RESTART_MS, number, Event::Start);
         }
         if !may_fail {
             let text = format!("m{number} cannot go on, and nothing happened to its disk: {why}");
             return self.fail(Violation::new("disks that nothing happened to", text));
         }
-        if why == DIVERGED && damage.is_none() {
+        if why == DIVERGED && !may_differ {
             let text = format!("m{number} is told to stop, and its state is that of the others");
             return self.fail(Violation::new("who is sound is not suspected", text));
         }
         self.count_found(damage);
         if why == DIVERGED {
             self.hit("member whose state differs stopped");
+        } else if why == TAKEN_AWAY {
+            self.hit("member whose state differs was taken away");
         } else if damage.is_some() {
             self.hit("member stopped on a damaged disk");
         } else {
             self.hit("member stopped at a failed disk");
         }
-        let is_final = why.contains("data was lost") || why == DIVERGED;
+        let is_final = why.contains("data was lost") || why == DIVERGED || why == TAKEN_AWAY;
         if is_final || damage.is_some() && self.random.one_in(2) {
             // Only an operator can help.
             return self.set_status(number, Status::Refused(why));
@@ -133,18 +140,12 @@ impl World {
         self.after(ms, number, Event::Start);
     }
 
-    /// Says whether a member of an older version ended because the cluster has agreed on more since it was started, for example as its
-    /// downgrade was canceled just then: one of the usual version takes its place for good.
-    fn is_too_old(&mut self, number: u64, why: &str) -> bool {
-        let Some(machine) = self.machines.get_mut(&number) else {
-            return false;
-        };
-        let is = machine.version != CLUSTER_VERSION && why.contains("server version");
-        if is {
+    /// Puts a member of the usual version in the place of an older one, for good.
+    fn give_way(&mut self, number: u64) {
+        if let Some(machine) = self.machines.get_mut(&number) {
             machine.limits.downgrades = false;
             self.hit("older version gave way to the newer one");
         }
-        is
     }
 
     /// The power goes: what was not synced is lost as chance has it.
@@ -301,6 +302,18 @@ impl World {
         self.end(number, None);
         self.set_status(number, Status::Removed);
     }
+}
+
+/// Says whether a member of an older version ends because the cluster has agreed on more since it was started, for example as its
+/// downgrade was canceled just then.
+fn is_too_old(machine: &Machine, why: &str) -> bool {
+    let own = &machine.version;
+    let has_more = machine.member().is_some_and(|member| {
+        let view = member.view();
+        let storage = view.storage_version();
+        *view.cluster_version() != **own || !storage.is_empty() && *storage != **own
+    });
+    *own != CLUSTER_VERSION && why.contains("server version") && has_more
 }
 
 impl World {

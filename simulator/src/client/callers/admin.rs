@@ -130,16 +130,18 @@ impl Callers {
 
     /// Holds an answer against what was so at some time between the question and now.
     pub(super) fn admin_answered(
-        &self,
+        &mut self,
         world: &mut World,
         machine: u64,
         ask: &AdminAsk,
         outcome: &Outcome,
+        is_heard: bool,
     ) -> Checked {
         let place = ask.place;
         let may_be = match &ask.what {
             Admin::Members(change) => {
-                return self.change_answered(world, machine, (change, ask.since), outcome);
+                let change = (change, ask.since);
+                return self.change_answered(world, machine, change, outcome, is_heard);
             }
             Admin::MoveLeader { target, term } => match outcome {
                 Outcome::LeaderMoved => {
@@ -180,23 +182,31 @@ impl Callers {
 
     /// Holds the answer to a change of members against the log; it was asked for when so many entries were committed.
     pub(super) fn change_answered(
-        &self,
+        &mut self,
         world: &mut World,
         machine: u64,
         (change, since): (&MemberChange, u64),
         outcome: &Outcome,
+        is_heard: bool,
     ) -> Checked {
-        let mut steps = (since + 1..=self.model.index()).filter_map(|i| self.model.step(i));
         let may_be = match outcome {
             Outcome::Members { id, members } => {
                 world.hit("members changed, as the model says");
                 let listed: Vec<Peer> = members.iter().map(Peer::from).collect();
-                is_done(change, *id, &listed)
-                    && steps.any(|s| matches!(&s.outcome, Ok(Answer::Members(m)) if *m == listed))
+                let answer = Answer::Members(listed);
+                if !self.rests_on(since, is_heard, |s| s.outcome.as_ref() == Ok(&answer)) {
+                    let text = format!(
+                        "m{machine} answers {change:?} by {answer:?}, and no entry after {since} says so that was not told of"
+                    );
+                    return Err(Violation::new("answers rest on committed entries", text));
+                }
+                matches!(&answer, Answer::Members(listed) if is_done(change, *id, listed))
             }
             Outcome::Failed(error) => match refusal(error) {
                 Some(refused) => {
                     world.hit("change of members refused, as the model says");
+                    let mut steps =
+                        (since + 1..=self.model.index()).filter_map(|i| self.model.step(i));
                     steps.any(|s| s.outcome.as_ref() == Err(&refused))
                         || !goes_through_the_log(change, error)
                 }

@@ -117,6 +117,8 @@ pub struct Callers {
     /// Passwords by their hash.
     passwords: BTreeMap<String, String>,
     waiting: BTreeMap<Token, Asked>,
+    /// Entries without a mark that somebody was told of.
+    told_entries: BTreeSet<u64>,
     watching: Watching,
     defragments: Defragments,
     backups: Backups,
@@ -149,6 +151,7 @@ impl Callers {
             accounts: Account::all(plan.clients),
             passwords: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            told_entries: BTreeSet::new(),
             watching: Watching::default(),
             defragments: Defragments::draw(plan),
             backups: Backups::draw(plan),
@@ -285,7 +288,7 @@ impl Callers {
     ) -> Checked {
         match waiting {
             Waiting::Proposal { tag, then } => self.proposed(world, machine, tag, then, &outcome),
-            Waiting::Grant { after } => self.granted(after, &outcome),
+            Waiting::Grant { after } => self.granted(after, &outcome, true),
             Waiting::ReadIndex {
                 read,
                 client,
@@ -303,7 +306,7 @@ impl Callers {
             },
             Waiting::Lease(ask) => self.lease_answered(world, machine, ask, &outcome),
             Waiting::Leases { place } => self.leases_listed(world, machine, place, &outcome),
-            Waiting::Admin(ask) => self.admin_answered(world, machine, &ask, &outcome),
+            Waiting::Admin(ask) => self.admin_answered(world, machine, &ask, &outcome, true),
         }
     }
 
@@ -403,7 +406,7 @@ impl Workload for Callers {
                 change,
                 since,
                 outcome,
-            } => self.change_answered(world, machine, (&change, since), &outcome),
+            } => self.change_answered(world, machine, (&change, since), &outcome, true),
             Note::CutOff { machine } => {
                 self.cut_off(world, machine);
                 Ok(())

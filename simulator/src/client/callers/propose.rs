@@ -7,7 +7,7 @@ use quorate_proto::etcdserverpb as pb;
 use super::{Callers, Checked, Waiting};
 use crate::World;
 use crate::check::{Said, Violation, read};
-use crate::model::{Answer, AuthReply, tagged};
+use crate::model::{Answer, AuthReply, Step, tagged};
 
 /// What a client does when its proposal was applied.
 #[derive(Debug)]
@@ -87,27 +87,40 @@ impl Callers {
         Ok(())
     }
 
-    pub(super) fn granted(&mut self, after: u64, outcome: &Outcome) -> Checked {
+    /// Holds the answer to such a grant against the log.
+    pub(super) fn granted(&mut self, after: u64, outcome: &Outcome, is_heard: bool) -> Checked {
         let Outcome::Applied(Applied::LeaseGrant { id, ttl_s }) = outcome else {
             return Ok(());
         };
-        let lives = (after + 1..=self.model.index())
-            .filter_map(|index| self.model.step(index))
-            .any(|step| {
-                step.outcome
-                    == Ok(Answer::Grant {
-                        id: id.0,
-                        ttl_s: *ttl_s,
-                    })
-            });
-        if !lives {
-            let text = format!(
-                "lease {} of {ttl_s} s is granted, and no entry says so",
-                id.0
-            );
-            return Err(Violation::new("answers rest on committed entries", text));
+        let answer = Answer::Grant {
+            id: id.0,
+            ttl_s: *ttl_s,
+        };
+        if self.rests_on(after, is_heard, |step| step.outcome.as_ref() == Ok(&answer)) {
+            return Ok(());
         }
-        Ok(())
+        let text = format!(
+            "lease {} of {ttl_s} s is granted, and no entry says so that was not told of",
+            id.0
+        );
+        Err(Violation::new("answers rest on committed entries", text))
+    }
+
+    /// Says whether an answer without a mark has an entry after this one that it may rest on, and keeps that from others when it is
+    /// heard: entries have one answer. Taken in the order of answers, the first that fits leaves most to those that come later.
+    pub(super) fn rests_on(
+        &mut self,
+        after: u64,
+        is_heard: bool,
+        fits: impl Fn(&Step) -> bool,
+    ) -> bool {
+        let mut steps = (after + 1..=self.model.index()).filter_map(|i| self.model.step(i));
+        let is_free = |step: &&Step| !self.told_entries.contains(&step.index) && fits(step);
+        let found = steps.find(is_free).map(|step| step.index);
+        if is_heard {
+            self.told_entries.extend(found);
+        }
+        found.is_some()
     }
 
     /// Holds the answer to a proposal against the log, whoever hears it; returns the entry that it rests on, if there is one.

@@ -193,6 +193,14 @@ impl Callers {
         if attempt.is_done {
             world.hit("client tried again what had been done");
         }
+        world.say(|| {
+            let Attempt {
+                client,
+                machine: before,
+                ..
+            } = attempt;
+            format!("client {client} tries again at m{machine} what it asked m{before}")
+        });
         attempt.machine = machine;
         self.send(world, attempt)
     }
@@ -215,7 +223,7 @@ impl Callers {
         );
         match attempt {
             Some(attempt) if !is_passed_on && (attempt.is_deaf || world.loses_answer()) => {
-                self.not_heard(world, attempt, &waiting, &outcome)
+                self.not_heard(world, machine, attempt, &waiting, &outcome)
             }
             attempt => {
                 // What is asked for next belongs to it.
@@ -231,13 +239,28 @@ impl Callers {
     fn not_heard(
         &mut self,
         world: &mut World,
+        machine: u64,
         mut attempt: Attempt,
         waiting: &Waiting,
         outcome: &Outcome,
     ) -> Checked {
-        if let Waiting::Proposal { tag, .. } = waiting {
-            attempt.is_done |= self.hold(world, *tag, outcome)?.is_some();
-        }
+        attempt.is_done |= match waiting {
+            Waiting::Proposal { tag, .. } => self.hold(world, *tag, outcome)?.is_some(),
+            Waiting::Grant { after } => {
+                self.granted(*after, outcome, false)?;
+                matches!(outcome, Outcome::Applied(_))
+            }
+            Waiting::Leases { place } => {
+                self.leases_listed(world, machine, *place, outcome)?;
+                false
+            }
+            Waiting::Admin(ask) => {
+                self.admin_answered(world, machine, ask, outcome, false)?;
+                matches!(outcome, Outcome::Members { .. })
+            }
+            // They count from when they are heard, and change what is checked later.
+            Waiting::ReadIndex { .. } | Waiting::Lease(_) => false,
+        };
         if !attempt.is_deaf {
             world.hit("answer lost on its way to a client");
             let time_out_ms = self.wire.time_out_ms();

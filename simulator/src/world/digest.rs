@@ -55,6 +55,9 @@ impl World {
         self.digest.number(item.machine ^ item.epoch << 32);
         let (code, target, outcome) = code(&item.event);
         self.digest.number(code ^ target << 8 ^ outcome << 56);
+        if let Event::Fatal(why) = &item.event {
+            self.digest.bytes(why.as_bytes());
+        }
         if let Event::Deliver(delivery) | Event::Piece { delivery, .. } = &item.event {
             self.fold_message(&delivery.message);
         }
@@ -167,6 +170,8 @@ mod tests {
             digest(1, sent(quorate_proto::MemberId(2), false)),
             digest(1, Event::Wake(1)),
             digest(1, Event::Wake(2)),
+            digest(1, Event::Fatal("a".to_owned())),
+            digest(1, Event::Fatal("b".to_owned())),
         ];
         let different: std::collections::BTreeSet<_> = all.into_iter().collect();
         assert_eq!(different.len(), all.len());

@@ -105,6 +105,7 @@ impl Callers {
             }
         }
         let (life, revision) = (world.life(machine), reader.current_revision());
+        world.witness(&(machine, place, revision));
         self.history.local(machine, life, place, revision)?;
         if let Some(since) = since {
             world.hit("linearizable read");

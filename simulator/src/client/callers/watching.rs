@@ -327,6 +327,7 @@ impl Callers {
                 if response.canceled { ", canceled" } else { "" },
             )
         });
+        world.witness(response);
         if response.watch_id == WatchResponse::NO_WATCH_ID {
             return progress(stream, &self.model, response, world);
         }

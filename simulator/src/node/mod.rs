@@ -77,6 +77,8 @@ pub struct Machine {
     pub(crate) only_dies: bool,
     /// Whether its disk was made to fail since the last start, so that it may stop.
     pub(crate) is_faulty: bool,
+    /// Whether something went wrong on its disk since then.
+    pub(crate) has_met_fault: bool,
     /// What was done to what it had stored; a member that is damaged may refuse to start.
     pub(crate) damage: Option<&'static str>,
     /// Durable appends to the log that are still needed before damage at its end shows: until then a crash would hide it.
@@ -127,6 +129,7 @@ impl Machine {
             is_doomed: false,
             only_dies: false,
             is_faulty: false,
+            has_met_fault: false,
             damage: None,
             hides: 0,
             log: BTreeMap::new(),

@@ -8,8 +8,11 @@ use crate::node::{CLUSTER_VERSION, Found};
 impl World {
     /// Counts what went wrong on a machine's disk.
     pub(super) fn count_mishaps(&mut self, number: u64) {
-        let machine = self.machines.get(&number);
-        let mishaps = machine.map(|m| m.disk.take_mishaps()).unwrap_or_default();
+        let Some(machine) = self.machines.get_mut(&number) else {
+            return;
+        };
+        let mishaps = machine.disk.take_mishaps();
+        machine.has_met_fault |= !mishaps.is_empty();
         for name in mishaps.into_iter().filter_map(mishap_name) {
             self.hit(name);
         }

@@ -228,7 +228,7 @@ impl World {
         };
         let ran = machine.running.is_some();
         machine.end(lost_power);
-        machine.is_faulty = false;
+        (machine.is_faulty, machine.has_met_fault) = (false, false);
         if hidden {
             // What was lost at the log's end cannot be told from what was never written: its owner must not come back.
             machine.status = Status::Refused("its log's end was damaged".to_owned());

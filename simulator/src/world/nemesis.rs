@@ -404,8 +404,14 @@ impl World {
         self.fresh_cuts.clear();
         self.operator.finish();
         self.lose_lost_power();
-        let now_ms = self.now_ms;
+        let (now_ms, numbers) = (self.now_ms, self.machines.keys().copied());
+        numbers
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|number| self.count_mishaps(number));
         for machine in self.machines.values_mut() {
+            // What it has not met yet it never will.
+            machine.is_faulty &= machine.has_met_fault;
             machine.disk.clear_faults();
             machine.disk.set_capacity(None);
             machine.clock.set_rate(now_ms, 0);

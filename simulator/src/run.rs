@@ -47,6 +47,8 @@ const SERVES_WITHIN_ELECTIONS: u64 = 40;
 const BEYOND_MS: u64 = 8_000;
 /// Milliseconds within which what was done is let go of: as long as moved indexes wait for a flush, and a snapshot after it.
 const FLOOR_WITHIN_MS: u64 = 10_000;
+/// Looks in a row at which nothing must be left over.
+const FLOOR_LOOKS: u32 = 2;
 /// Milliseconds between two looks at whether something holds.
 const LOOK_MS: u64 = 20;
 
@@ -309,17 +311,24 @@ impl Run<'_> {
         Ok(states)
     }
 
-    /// Waits until nothing is left over.
+    /// Waits until nothing is left over, at so many looks in a row.
     fn come_to_the_floor(&mut self) -> Checked {
         let end_ms = self.world.now_ms() + FLOOR_WITHIN_MS;
-        while let Err(violation) = check_floor(self.world) {
-            if self.world.now_ms() >= end_ms {
-                self.world.fail(violation.clone());
-                return Err(violation);
+        let mut looks = 0;
+        loop {
+            match check_floor(self.world) {
+                Ok(()) => looks += 1,
+                Err(violation) if self.world.now_ms() >= end_ms => {
+                    self.world.fail(violation.clone());
+                    return Err(violation);
+                }
+                Err(_) => looks = 0,
+            }
+            if looks == FLOOR_LOOKS {
+                return Ok(());
             }
             self.run_ms(LOOK_MS)?;
         }
-        Ok(())
     }
 
     /// Checks that everybody still holds at the old revision what was there before the restart.

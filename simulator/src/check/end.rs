@@ -13,10 +13,6 @@ const HISTORY_BYTES_MAX: usize = 1 << 30;
 /// Files of the log that are no segments: one made ahead, one released, one that came too late.
 const SPARE_FILES_MAX: usize = 3;
 
-/// Segments that stay although the log was released up to where the next one begins: they hold entries behind that, which a snapshot
-/// took the place of.
-const REPLACED_SEGMENTS_MAX: usize = 2;
-
 /// Snapshot files: as many as any limits keep, and one that was just saved.
 const SNAPSHOT_FILES_MAX: usize = 4;
 
@@ -148,12 +144,12 @@ fn log_is_too_long(machine: &Machine, running: &Running, names: &[String]) -> Op
     let mut firsts: Vec<u64> = names.iter().filter_map(first).collect();
     firsts.sort_unstable();
     // A segment ends where the next begins.
-    let needless = firsts
-        .iter()
-        .skip(1)
-        .filter(|next| **next <= running.released + 1);
+    let nexts = || firsts.iter().skip(1);
+    let needless = nexts().filter(|next| **next <= running.released + 1);
     let needless = needless.count();
-    (needless > REPLACED_SEGMENTS_MAX).then(|| {
+    // The one that was written to when the log was released, and that the very next entry did not fit into, stays until the next time.
+    let was_written_to = nexts().any(|next| *next == running.released + 1);
+    (needless > usize::from(was_written_to)).then(|| {
         format!(
             "has released its log up to {}, and keeps {needless} segments of before in {firsts:?}",
             running.released

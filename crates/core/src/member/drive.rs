@@ -28,7 +28,7 @@ impl Member {
         loop {
             if self.dead {
                 // What was applied may be more than what is published: nobody may be told to read it.
-                return;
+                return self.show_raft();
             }
             self.propose_waiting();
             self.ask_early_reads();

@@ -211,3 +211,9 @@ fn seeds_214_and_1000065_keep_segments_that_hold_what_was_replaced() {
 fn seed_1000690_lets_a_checkpoint_say_more_than_was_granted() {
     is_clean(1_000_690, 30);
 }
+
+/// A member that ended at once when it started showed more applied than committed.
+#[test]
+fn seed_2102388_shows_where_a_member_is_that_ends_at_once() {
+    is_clean(2_102_388, 10);
+}

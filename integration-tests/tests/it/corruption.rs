@@ -23,6 +23,7 @@ use quorate_proto::mvccpb::KeyValue;
 use tonic::{Code, Status};
 
 use crate::cluster::one_at_a_time;
+use crate::membership::follower;
 use crate::metrics::get;
 
 /// How long something may take that happens by itself.
@@ -120,9 +121,7 @@ fn damage(cluster: &Cluster, place: Place, value: &'static str) {
 
 /// A cluster whose members have the key and others after it, and one of them, which does not lead, stopped and changed on disk.
 fn with_damage(cluster: &mut Cluster) -> (Place, Place) {
-    let leader = cluster.wait_leader().unwrap();
-    let places = cluster.places();
-    let damaged = *places.iter().find(|place| **place != leader).unwrap();
+    let (leader, damaged) = follower(cluster);
     damage_at(cluster, leader, damaged);
     (leader, damaged)
 }

@@ -89,7 +89,8 @@ fn keys(cluster: &Cluster, place: Place, serializable: bool) -> Result<usize, St
     Ok(answer.kvs.len())
 }
 
-fn follower(cluster: &Cluster) -> (Place, Place) {
+/// Returns the place of the leader, and of one that follows it.
+pub(crate) fn follower(cluster: &Cluster) -> (Place, Place) {
     let leader = cluster.wait_leader().unwrap();
     let follower = cluster.places().into_iter().find(|place| *place != leader);
     (leader, follower.unwrap())

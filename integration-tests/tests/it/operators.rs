@@ -16,6 +16,7 @@ use quorate_proto::etcdserverpb::{
 use tonic::Status;
 
 use crate::cluster::one_at_a_time;
+use crate::membership::follower;
 
 /// How long something may take that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,8 +88,7 @@ pub(crate) fn fill(cluster: &Cluster, place: Place, count: usize) {
 #[test]
 fn the_log_tells_of_leaders_members_and_snapshots_in_etcds_words() {
     on_clusters(&SMALL_LOG, |cluster| {
-        let leader = cluster.wait_leader().unwrap();
-        let other = *cluster.places().iter().find(|p| **p != leader).unwrap();
+        let (leader, other) = follower(cluster);
         let id = format!("{:x}", cluster.id(leader));
         for line in [
             "\"starting an etcd server\"",
@@ -181,8 +181,7 @@ fn stops_and_starts(cluster: &mut Cluster) {
 #[test]
 fn a_founder_without_its_data_is_told_that_it_was_bootstrapped_already() {
     on_clusters(&[], |cluster| {
-        let leader = cluster.wait_leader().unwrap();
-        let other = *cluster.places().iter().find(|p| **p != leader).unwrap();
+        let (leader, other) = follower(cluster);
         cluster.kill(other).unwrap();
         fs::remove_dir_all(cluster.member(other).data_dir()).unwrap();
         for _ in 0..2 {
@@ -203,8 +202,7 @@ fn a_founder_without_its_data_is_told_that_it_was_bootstrapped_already() {
 #[test]
 fn a_removed_member_says_why_it_ends_and_what_is_left_to_do() {
     on_clusters(&[], |cluster| {
-        let leader = cluster.wait_leader().unwrap();
-        let other = *cluster.places().iter().find(|p| **p != leader).unwrap();
+        let (_, other) = follower(cluster);
         cluster.remove(other).unwrap();
         let why = "\"error\":\"the member has been permanently removed from the cluster\"";
         wait_for_line(cluster, other, &["\"server error\"", why]);
@@ -346,8 +344,7 @@ fn a_mixed_cluster_is_downgraded_and_back_whoever_leads_and_whoever_is_asked() {
 fn a_change_of_members_is_not_lost_with_its_leader() {
     let _turn = one_at_a_time();
     let cluster = start(Binary::quorate().unwrap(), &[]);
-    let leader = cluster.wait_leader().unwrap();
-    let other = *cluster.places().iter().find(|p| **p != leader).unwrap();
+    let (leader, other) = follower(&cluster);
     let endpoint = cluster.sites()[other].endpoint.clone();
     let remove = MemberRemoveRequest {
         id: cluster.id(leader),

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use crate::cluster::one_at_a_time;
+use crate::membership::follower;
 
 /// How long something may take that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -197,9 +198,7 @@ fn a_member_that_was_paused_answers_no_stale_read_and_ends_no_lease() {
     };
     let mut all = 0;
     for round in 0..4 {
-        let leader = under.cluster.wait_leader().unwrap();
-        let places = under.cluster.places();
-        let follower = places.into_iter().find(|place| *place != leader).unwrap();
+        let (leader, follower) = follower(&under.cluster);
         let paused = if round % 2 == 0 { leader } else { follower };
         let (answered, refused) = under.pause(paused, round);
         println!("pause {round}: {answered} reads answered, {refused} refused");

@@ -10,6 +10,7 @@ use quorate_proto::etcdserverpb::{MemberPromoteRequest, MemberPromoteResponse};
 use tonic::Status;
 
 use crate::cluster::one_at_a_time;
+use crate::membership::follower;
 use crate::metrics::{Families, GOLDEN, differences, get, merged, scrape, work};
 use crate::operators::{SMALL_LOG, fill};
 
@@ -99,8 +100,7 @@ fn missing(scrapes: &[Families], behind: &[usize]) -> Vec<String> {
 
 /// Has a member miss more than the log keeps.
 fn leave_behind(cluster: &mut Cluster) -> Place {
-    let leader = cluster.wait_leader().unwrap();
-    let behind = *cluster.places().iter().find(|p| **p != leader).unwrap();
+    let (leader, behind) = follower(cluster);
     cluster.kill(behind).unwrap();
     fill(cluster, leader, MISSED);
     cluster.begin_start(behind).unwrap();

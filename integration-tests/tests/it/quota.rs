@@ -10,7 +10,7 @@ use quorate_proto::etcdserverpb::{
 };
 use tonic::{Code, Status};
 
-use crate::membership::{eventually, on_clusters};
+use crate::membership::{eventually, follower, on_clusters};
 use crate::metrics::get;
 
 /// Space that a few large values take up.
@@ -121,8 +121,7 @@ fn make_space(cluster: &Cluster, place: Place) {
 #[test]
 fn without_space_nobody_writes_until_it_is_made_and_the_alarm_is_taken_back() {
     on_clusters(&[QUOTA], |cluster| {
-        let leader = cluster.wait_leader().unwrap();
-        let other = *cluster.places().iter().find(|p| **p != leader).unwrap();
+        let (leader, other) = follower(cluster);
         assert!(fill(cluster, other) > 10);
         assert_without_space(cluster);
         make_space(cluster, other);

@@ -4,7 +4,7 @@ use quorate_integration_tests::Binary;
 use quorate_integration_tests::cluster::{Cluster, Place, Setup};
 
 use crate::cluster::one_at_a_time;
-use crate::membership::eventually;
+use crate::membership::{eventually, follower};
 use crate::operators::{SMALL_LOG, fill, wait_for_line};
 
 /// More than [`SMALL_LOG`] keeps.
@@ -56,8 +56,7 @@ fn rows_travel_between_members_of_our_own() {
     let _turn = one_at_a_time();
     let setup = Setup::three(vec![Binary::quorate().unwrap()], &SMALL_LOG);
     let mut cluster = Cluster::start(&setup).unwrap();
-    let leader = cluster.wait_leader().unwrap();
-    let behind = *cluster.places().iter().find(|p| **p != leader).unwrap();
+    let (leader, behind) = follower(&cluster);
     catch_up(&mut cluster, leader, behind);
     says_sent(&cluster, leader, behind, "rows");
     says_received(&cluster, behind, "rows");

@@ -61,7 +61,7 @@ pub const NAMES: &[&str] = &[
     "token waits for the log", "token refused", "refused at the door", "lease not found", "lease renewed",
     "lease renewed in the last moment",
     "lease renewed at a leader that stood still", "leadership asked to move after a renewal",
-    "lease compared with its checkpoint",
+    "lease compared with its checkpoint", "end of a lease compared with what was meant",
     "time to live told", "question about a lease forwarded", "leases listed", "client found nobody",
     "linearizable read failed", "client gave up waiting", "request lost with its member",
     "whole state compared with the model", "logged in", "leadership asked to move", "leadership moved",

@@ -1,5 +1,6 @@
 //! One machine: its disk, its clock, and the member on it.
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use quorate_core::{Member, image_file};
@@ -203,6 +204,11 @@ impl Machine {
         self.disk = after;
         self.is_doomed = false;
         self.only_dies = false;
+    }
+
+    /// Lists the files in the directory of snapshots; counts as no operation of the disk.
+    pub(crate) fn snap_names(&self) -> Vec<OsString> {
+        self.disk.list(&Self::snap_dir()).unwrap_or_default()
     }
 
     /// Lists the files in the directory of snapshots, and in that of the log.

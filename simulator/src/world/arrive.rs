@@ -1,5 +1,6 @@
 //! Snapshots that arrive: images at once, states in pieces.
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 
 use quorate_proto::MemberId;
@@ -8,7 +9,7 @@ use quorate_proto::raftpb::Message;
 use super::act::{image_index, split};
 use super::{Delivery, Event, World};
 use crate::check::Violation;
-use crate::node::{Cuts, End};
+use crate::node::{Cuts, End, Machine};
 
 /// Milliseconds until a sender hears of what became of its snapshot.
 const TOLD_MS: u64 = 2;
@@ -102,7 +103,18 @@ impl World {
             return self.hit("state damaged and refused");
         }
         let index = image_index(&delivery.message);
-        match (running.arrivals.keep(arrival, index), end) {
+        let before = self.snap_names(number);
+        let Some(running) = self.running(number) else {
+            return;
+        };
+        let kept = running.arrivals.keep(arrival, index);
+        if kept.is_err()
+            && let Some(name) = self.left_of_state(number, &before)
+        {
+            let text = format!("{name:?} is left on m{number} of a state that it could not keep");
+            return self.fail(Violation::new("resources return to their floor", text));
+        }
+        match (kept, end) {
             (Ok(path), End::Whole) => {
                 self.hit("state filled a database");
                 self.tell_sender(&delivery, true, TOLD_MS);
@@ -115,6 +127,18 @@ impl World {
                 self.fail(Violation::new("states have an end", text));
             }
         }
+    }
+
+    fn snap_names(&self, number: u64) -> Vec<OsString> {
+        let machine = self.machines.get(&number);
+        machine.map_or_else(Vec::new, Machine::snap_names)
+    }
+
+    /// Returns the name of a file that was not there before, where the power is still on.
+    fn left_of_state(&self, number: u64, before: &[OsString]) -> Option<OsString> {
+        let has_power = self.machines.get(&number).is_some_and(Machine::has_power);
+        let mut names = self.snap_names(number).into_iter();
+        names.find(|name| has_power && !before.contains(name))
     }
 
     fn refuse_state(&mut self, number: u64, delivery: &Delivery, why: &str) {

@@ -169,7 +169,7 @@ impl Member {
 
     /// Takes an empty entry. The first of a term tells its leader that everything of earlier terms is applied now; later ones
     /// stand for changes of members that raft did not take while another was under way, and mean nothing: were the lessor
-    /// promoted again, every lease would get its time anew, and lose what a renewal had given it since its last checkpoint.
+    /// promoted again, every lease would get its time anew.
     ///
     /// Differs from etcd: there every empty entry promotes the lessor of a leader.
     fn begin_term(&mut self, term: u64) {

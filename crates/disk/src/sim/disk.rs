@@ -151,6 +151,14 @@ impl SimDisk {
         Ok(state.tree.file(id)?.content.bytes().to_vec())
     }
 
+    /// Lists the names in a directory, sorted; counts as no operation.
+    ///
+    /// # Errors
+    /// When there is no such directory.
+    pub fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        self.state.lock().tree.names(path)
+    }
+
     /// Sets the bytes of a file, durable at once, and makes it if need be; counts as no operation. This is how tests damage files.
     ///
     /// # Errors

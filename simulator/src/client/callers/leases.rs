@@ -19,6 +19,19 @@ const LATE_ONE_IN: u64 = 4;
 /// After so many renewals of leases with a checkpoint leadership moves, on average.
 const MOVES_ONE_IN: u64 = 4;
 
+/// What is left of a lease, or how long ago it ended, is told in whole seconds: two looks at the same end differ by less than this.
+const LOOKS_DIFFER_MS: u64 = 2_000;
+
+/// When a leader meant a lease to end, when that was first looked at in its term.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MeantEnd {
+    term: u64,
+    /// The entry of its grant.
+    granted: u64,
+    /// On the leader's clock, to a second.
+    end_ms: u64,
+}
+
 /// A question to the leader.
 #[derive(Clone, Debug)]
 pub(super) struct LeaseAsk {
@@ -223,6 +236,59 @@ impl Callers {
             }
             if compared > 0 {
                 world.hit("lease compared with its checkpoint");
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that a leader ends leases when it meant to: as long as it leads, nothing but a renewal gives a lease more time.
+    /// Leases that somebody has tried to renew are left out.
+    pub(super) fn check_ends(&mut self, world: &mut World) -> Checked {
+        for machine in world.ready() {
+            let (now_ms, Some(place)) = (world.member_now_ms(machine), Self::place(world, machine))
+            else {
+                continue;
+            };
+            let member = world.machine(machine).and_then(|m| m.member());
+            let Some((lessor, term)) = member
+                .map(|m| (&m.stores().lessor, m.view().term()))
+                .filter(|(l, _)| l.is_primary())
+            else {
+                continue;
+            };
+            let mut is_compared = false;
+            for (id, life) in self.model.leases().living() {
+                if self.renewed.contains(&id) || life.granted > place {
+                    self.ends.remove(&(machine, id));
+                    continue;
+                }
+                let told = lessor.time_to_live(LeaseId(id), now_ms);
+                let Some(end_ms) = told
+                    .and_then(|t| now_ms.checked_add_signed(t.remaining_s.saturating_mul(1_000)))
+                else {
+                    continue;
+                };
+                let granted = life.granted;
+                let present = MeantEnd {
+                    term,
+                    granted,
+                    end_ms,
+                };
+                let meant = self.ends.entry((machine, id)).or_insert(present);
+                if (meant.term, meant.granted) != (term, granted) {
+                    *meant = present;
+                }
+                if end_ms >= meant.end_ms + LOOKS_DIFFER_MS {
+                    let text = format!(
+                        "m{machine} means to end lease {id} at {end_ms} ms on its clock, and meant to at {} ms; nobody renewed it",
+                        meant.end_ms
+                    );
+                    return Err(Violation::new("leaders end leases when they mean to", text));
+                }
+                is_compared = true;
+            }
+            if is_compared {
+                world.hit("end of a lease compared with what was meant");
             }
         }
         Ok(())

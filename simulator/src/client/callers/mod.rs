@@ -42,7 +42,7 @@ use admin::AdminAsk;
 use backups::Backups;
 use defragments::Defragments;
 use draw::{Deed, Swarm};
-use leases::LeaseAsk;
+use leases::{LeaseAsk, MeantEnd};
 use propose::Then;
 use reads::Read;
 use users::Account;
@@ -111,6 +111,8 @@ pub struct Callers {
     times: LeaseTimes,
     /// Leases that somebody has tried to renew.
     renewed: BTreeSet<i64>,
+    /// When leaders meant leases to end, by machine and lease.
+    ends: BTreeMap<(u64, i64), MeantEnd>,
     /// When the first entry of each term was committed.
     reigns: BTreeMap<u64, u64>,
     accounts: Vec<Account>,
@@ -147,6 +149,7 @@ impl Callers {
             history: History::default(),
             times: LeaseTimes::new(election_ms).with_spread(plan.limits.ends_per_s()),
             renewed: BTreeSet::new(),
+            ends: BTreeMap::new(),
             reigns: BTreeMap::new(),
             accounts: Account::all(plan.clients),
             passwords: BTreeMap::new(),
@@ -350,6 +353,7 @@ impl Callers {
             }
         }
         self.check_remaining(world)?;
+        self.check_ends(world)?;
         if !self.is_stopped {
             self.renew_late(world)?;
             self.renew_at_sleepers(world)?;

@@ -44,7 +44,7 @@ pub struct Config {
 ///
 /// Source: etcd v3.7.1 server/etcdserver/api/rafthttp/peer.go `DefaultConnReadTimeout`, `DefaultConnWriteTimeout`.
 const LINK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for the answer to a post, a probe and a batch of renewals, and for the rest of the answer to a snapshot, whatever
+/// Longest wait for the answer to a post, a probe and a batch of questions about leases, and for the rest of the answer to a snapshot, whatever
 /// the timeouts of the links are.
 ///
 /// Source: etcd v3.7.1 server/etcdserver/api/rafthttp/snapshot_sender.go `snapResponseReadTimeout`.

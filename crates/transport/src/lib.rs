@@ -26,7 +26,7 @@
 //! etcd's streams have no checksums: a byte that changes or is lost inside a value becomes a value. Members that both know
 //! better say so in a header that etcd does not heed, and then put each batch, post and image behind a crc32 (see
 //! [`Config::checksums`]); towards etcd every byte is etcd's. The same header tells which peers understand
-//! [`Transport::exchange`] and batches of lease renewals.
+//! [`Transport::exchange`] and batches of questions about leases.
 //!
 //! Behind the message of a snapshot goes etcd's database image. A peer that has asked for checksums may get something else in its
 //! place, as the [`ImageSource`] likes: an image cannot be taken in before all of it is there, and members of our own are to catch

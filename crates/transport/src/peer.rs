@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use quorate_proto::MemberId;
 use quorate_proto::raftpb::{Message, MessageType};
-use quorate_proto::{LeaseId, MemberId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -14,8 +14,8 @@ use crate::lane::{Lane, Pushed};
 use crate::link::Link;
 use crate::metrics::Standing;
 use crate::outbound::{
-    CONNECTIONS, Pipeline, Renewal, renewals, run_pipeline, run_probe, run_renewals, run_stream,
-    send_snapshot,
+    CONNECTIONS, LeaseAsked, LeaseQuestion, LeaseSeconds, Pipeline, lease_queue, run_lease_batches,
+    run_pipeline, run_probe, run_stream, send_snapshot,
 };
 use crate::shared::Shared;
 use crate::url::{PeerUrl, Picker};
@@ -27,7 +27,7 @@ pub(crate) struct Peer {
     message: Arc<Lane>,
     pipeline: Pipeline,
     snapshot_is_sent: Arc<AtomicBool>,
-    renewals: mpsc::Sender<Renewal>,
+    leases: mpsc::Sender<LeaseAsked>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -46,9 +46,9 @@ impl Peer {
             let stream = run_stream(Arc::clone(shared), Arc::clone(&link), kind);
             tasks.push(shared.handle.spawn(stream).abort_handle());
         }
-        let (renewals, queue) = renewals();
-        let renewing = run_renewals(Arc::clone(shared), Arc::clone(&link), queue);
-        tasks.push(shared.handle.spawn(renewing).abort_handle());
+        let (leases, queue) = lease_queue();
+        let asking = run_lease_batches(Arc::clone(shared), Arc::clone(&link), queue);
+        tasks.push(shared.handle.spawn(asking).abort_handle());
         let probe = run_probe(Arc::clone(shared), Arc::clone(&link));
         tasks.push(shared.handle.spawn(probe).abort_handle());
         Arc::new(Self {
@@ -57,7 +57,7 @@ impl Peer {
             link,
             pipeline,
             snapshot_is_sent: Arc::new(AtomicBool::new(false)),
-            renewals,
+            leases,
             tasks: Mutex::new(tasks),
         })
     }
@@ -79,14 +79,17 @@ impl Peer {
         }
     }
 
-    /// Queues a lease to be renewed by the peer, with others at once.
+    /// Queues a question about a lease for the peer, which is asked with others at once.
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] if too many wait, or the peer was removed.
-    pub(crate) async fn renew(&self, id: LeaseId) -> Result<i64, Error> {
+    /// [`Error::Closed`] if too many wait, or the peer was removed; a refusal of the peer.
+    pub(crate) async fn ask_of_lease(
+        &self,
+        question: LeaseQuestion,
+    ) -> Result<LeaseSeconds, Error> {
         let (waiter, answer) = oneshot::channel();
-        let queued = self.renewals.try_send((id, waiter));
+        let queued = self.leases.try_send((question, waiter));
         queued.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }

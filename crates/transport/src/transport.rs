@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use crate::headers::Identity;
 use crate::inbound;
 use crate::metrics::Standing;
-use crate::outbound::{PeerClient, exchange, on_runtime};
+use crate::outbound::{LeaseQuestion, PeerClient, exchange, on_runtime};
 use crate::peer::{Peer, Remote};
 use crate::shared::Shared;
 use crate::url::PeerUrl;
@@ -339,7 +339,8 @@ impl Transport {
         let (client, shared) = (self.client(), Arc::clone(&self.shared));
         let asking = async move {
             if let Some(peer) = kindred_at(&shared, &urls) {
-                return peer.renew(id).await;
+                let renewed = peer.ask_of_lease(LeaseQuestion::Renew(id)).await?;
+                return Ok(renewed.left);
             }
             let _permit = shared.asking.acquire().await;
             client.renew_lease(&urls, id, timeout).await
@@ -347,7 +348,8 @@ impl Transport {
         self.ask_for(timeout, asking).await
     }
 
-    /// As [`PeerClient::time_to_live`].
+    /// As [`PeerClient::time_to_live`]. A leader of our own kind is asked in batches, on one connection, if no keys are asked
+    /// for; they may be many.
     ///
     /// # Errors
     ///
@@ -365,6 +367,14 @@ impl Transport {
     ) -> Result<TimeToLive, Error> {
         let (client, shared) = (self.client(), Arc::clone(&self.shared));
         let asking = async move {
+            if !keys && let Some(peer) = kindred_at(&shared, &urls) {
+                let seconds = peer.ask_of_lease(LeaseQuestion::TimeToLive(id)).await?;
+                return Ok(TimeToLive {
+                    ttl_s: seconds.left,
+                    granted_ttl_s: seconds.granted,
+                    keys: Vec::new(),
+                });
+            }
             let _permit = shared.asking.acquire().await;
             client.time_to_live(&urls, id, keys, timeout).await
         };

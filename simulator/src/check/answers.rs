@@ -230,6 +230,12 @@ impl Ledger {
         asked.map_or_else(|| "nothing".to_owned(), |asked| format!("{:?}", asked.what))
     }
 
+    /// Says whether what was asked is answered only when what it compacts is gone from the disk, however long that takes.
+    pub fn waits_for_compaction(&self, tag: u64) -> bool {
+        let asked = self.asked.get(&tag);
+        asked.is_some_and(|asked| matches!(&asked.what, Request::Compaction(r) if r.physical))
+    }
+
     /// Looks at an entry that was committed.
     ///
     /// # Errors

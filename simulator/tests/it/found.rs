@@ -217,3 +217,9 @@ fn seed_1000690_lets_a_checkpoint_say_more_than_was_granted() {
 fn seed_2102388_shows_where_a_member_is_that_ends_at_once() {
     is_clean(2_102_388, 10);
 }
+
+/// A client asked to wait for the end of a compaction, of which many stood in line, and gave up. The check expected an answer.
+#[test]
+fn seed_3101177_compacts_longer_than_its_client_waits() {
+    is_clean(3_101_177, 40);
+}

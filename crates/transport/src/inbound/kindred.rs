@@ -2,17 +2,19 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
-use quorate_proto::LeaseId;
 
 use super::answer::{Answer as HttpAnswer, error, method_not_allowed, whole};
 use super::route::{check_sender, read_body};
 use crate::headers::{CHECKSUM, checksum_of, checksum_of_request};
-use crate::outbound::{BODY_BYTES_MAX, KINDRED_PREFIX, LEASES, RENEWALS_MAX, write_renewed};
+use crate::outbound::{
+    BODY_BYTES_MAX, KINDRED_PREFIX, LEASES, LeaseQuestion, LeaseSeconds, read_questions,
+    write_answers,
+};
 use crate::shared::Shared;
-use crate::{Answer, Refusal};
+use crate::{Answer, Refusal, Service};
 
 /// Answers `POST /quorate/TOPIC`.
 pub(super) async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -> HttpAnswer {
@@ -31,7 +33,7 @@ pub(super) async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -
         _ => return error(StatusCode::BAD_REQUEST, "error reading body"),
     };
     let answered = if topic == LEASES {
-        renew(shared, body).await
+        answer_of_leases(shared, body).await
     } else {
         shared.service.exchange(topic, body).await
     };
@@ -46,16 +48,44 @@ pub(super) async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -
     }
 }
 
-/// Renews leases, all at once.
-async fn renew(shared: &Arc<Shared>, mut ids: Bytes) -> Result<Bytes, Refusal> {
-    if !ids.len().is_multiple_of(8) || ids.len() / 8 > RENEWALS_MAX {
-        return Err(Refusal::Other("malformed list of leases".to_owned()));
+/// Answers questions about leases, all at once.
+async fn answer_of_leases(shared: &Arc<Shared>, body: Bytes) -> Result<Bytes, Refusal> {
+    let Some(questions) = read_questions(body) else {
+        return Err(Refusal::Other(
+            "malformed questions about leases".to_owned(),
+        ));
+    };
+    let ask = |question: LeaseQuestion| answer_of_lease(&*shared.service, question);
+    let answers = all(questions.into_iter().map(ask).collect()).await;
+    Ok(write_answers(&answers))
+}
+
+fn answer_of_lease(
+    service: &dyn Service,
+    question: LeaseQuestion,
+) -> Answer<Result<LeaseSeconds, Refusal>> {
+    match question {
+        LeaseQuestion::Renew(id) => {
+            let renewing = service.renew_lease(id);
+            Box::pin(async move {
+                let ttl_s = renewing.await?;
+                Ok(LeaseSeconds {
+                    left: ttl_s,
+                    granted: ttl_s,
+                })
+            })
+        }
+        LeaseQuestion::TimeToLive(id) => {
+            let asked = service.time_to_live(id, false);
+            Box::pin(async move {
+                let lease = asked.await?;
+                Ok(LeaseSeconds {
+                    left: lease.ttl_s,
+                    granted: lease.granted_ttl_s,
+                })
+            })
+        }
     }
-    let mut asked = Vec::with_capacity(ids.len() / 8);
-    while ids.has_remaining() {
-        asked.push(shared.service.renew_lease(LeaseId(ids.get_i64())));
-    }
-    Ok(write_renewed(&all(asked).await))
 }
 
 /// Waits for all answers at the same time.

@@ -17,27 +17,47 @@ use crate::{Error, Refusal};
 /// Path of such a request, before its topic.
 pub(crate) const PREFIX: &str = "/quorate/";
 
-/// Topic of renewals in batches.
+/// Topic of questions about leases in batches.
 pub(crate) const LEASES: &str = "leases";
 
 /// Longest request and answer.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// Renewals in a batch.
-pub(crate) const RENEWALS_MAX: usize = 512;
+/// Questions in a batch.
+const QUESTIONS_MAX: usize = 512;
 
-/// Renewals that wait for a batch; more are refused.
-const RENEWALS_QUEUED_MAX: usize = 16 << 10;
+/// Questions that wait for a batch; more are refused.
+const QUESTIONS_QUEUED_MAX: usize = 16 << 10;
 
-/// Bytes of a renewal's answer: a code and the time to live.
-const RENEWED_BYTES: usize = 9;
+/// Bytes of a question: what is asked, and the lease.
+const QUESTION_BYTES: usize = 9;
 
-/// A renewal that waits, and who waits for it.
-pub(crate) type Renewal = (LeaseId, oneshot::Sender<Result<i64, Error>>);
+/// Bytes of an answer: a code, the seconds left and the seconds granted.
+const ANSWER_BYTES: usize = 17;
 
-/// Makes a queue of renewals.
-pub(crate) fn renewals() -> (mpsc::Sender<Renewal>, mpsc::Receiver<Renewal>) {
-    mpsc::channel(RENEWALS_QUEUED_MAX)
+/// What a leader is asked of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeaseQuestion {
+    /// To renew it.
+    Renew(LeaseId),
+    /// What is left of it. Its keys are asked for alone: they may be many.
+    TimeToLive(LeaseId),
+}
+
+/// What is left of a lease, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeaseSeconds {
+    pub(crate) left: i64,
+    /// The same as `left` once it is renewed.
+    pub(crate) granted: i64,
+}
+
+/// A question that waits, and who waits for its answer.
+pub(crate) type LeaseAsked = (LeaseQuestion, oneshot::Sender<Result<LeaseSeconds, Error>>);
+
+/// Makes a queue of questions about leases.
+pub(crate) fn lease_queue() -> (mpsc::Sender<LeaseAsked>, mpsc::Receiver<LeaseAsked>) {
+    mpsc::channel(QUESTIONS_QUEUED_MAX)
 }
 
 /// Asks a peer of our kind.
@@ -82,24 +102,23 @@ pub(crate) async fn exchange(
     }
 }
 
-/// Renews what is queued, as many leases at once as wait, until the task is ended.
+/// Asks what is queued about leases, as much at once as waits, until the task is ended.
 ///
 /// # Cancel safety
 ///
 /// Cancelled, the leases of a batch under way may be renewed or not.
-pub(crate) async fn run_renewals(
+pub(crate) async fn run_lease_batches(
     shared: Arc<Shared>,
     link: Arc<Link>,
-    mut queue: mpsc::Receiver<Renewal>,
+    mut queue: mpsc::Receiver<LeaseAsked>,
 ) {
-    let mut batch: Vec<Renewal> = Vec::new();
-    while queue.recv_many(&mut batch, RENEWALS_MAX).await > 0 {
+    let mut batch: Vec<LeaseAsked> = Vec::new();
+    while queue.recv_many(&mut batch, QUESTIONS_MAX).await > 0 {
         // Whoever stopped waiting needs no answer.
         batch.retain(|(_, waiter)| !waiter.is_closed());
-        let mut body = BytesMut::with_capacity(batch.len() * 8);
-        batch.iter().for_each(|(id, _)| body.put_i64(id.0));
-        let asked = exchange(&shared, &link, LEASES, body.freeze(), ANSWER_TIMEOUT).await;
-        let answers = asked.and_then(|answers| read_renewed(answers, batch.len()));
+        let body = write_questions(batch.iter().map(|(question, _)| *question));
+        let asked = exchange(&shared, &link, LEASES, body, ANSWER_TIMEOUT).await;
+        let answers = asked.and_then(|answers| read_answers(answers, batch.len()));
         match answers {
             Ok(answers) => {
                 for ((_, waiter), answer) in batch.drain(..).zip(answers) {
@@ -107,7 +126,7 @@ pub(crate) async fn run_renewals(
                 }
             }
             Err(error) => {
-                tracing::debug!("remote-peer-id" = %link.id, error = %error, "failed to renew leases");
+                tracing::debug!("remote-peer-id" = %link.id, error = %error, "failed to ask about leases");
                 for (_, waiter) in batch.drain(..) {
                     let _ = waiter.send(Err(Error::Closed));
                 }
@@ -116,12 +135,45 @@ pub(crate) async fn run_renewals(
     }
 }
 
-/// Writes the answers to renewals, in their order.
+/// Writes questions about leases.
 ///
-/// **Shape**: for each a code (0 renewed, 1 no such lease, 2 not the leader, 3 not caught up, 4 other) and the time to live in
-/// seconds, 8 bytes, big-endian.
-pub(crate) fn write_renewed(answers: &[Result<i64, Refusal>]) -> Bytes {
-    let mut out = BytesMut::with_capacity(answers.len() * RENEWED_BYTES);
+/// **Shape**: for each what is asked (0 to renew, 1 what is left) and the lease, 8 bytes, big-endian.
+fn write_questions(questions: impl Iterator<Item = LeaseQuestion>) -> Bytes {
+    let mut out = BytesMut::new();
+    for question in questions {
+        let (what, id) = match question {
+            LeaseQuestion::Renew(id) => (0, id),
+            LeaseQuestion::TimeToLive(id) => (1, id),
+        };
+        out.put_u8(what);
+        out.put_i64(id.0);
+    }
+    out.freeze()
+}
+
+/// Reads what [`write_questions`] wrote; `None` if these are no questions, or too many.
+pub(crate) fn read_questions(mut bytes: Bytes) -> Option<Vec<LeaseQuestion>> {
+    let count = bytes.len() / QUESTION_BYTES;
+    if !bytes.len().is_multiple_of(QUESTION_BYTES) || count > QUESTIONS_MAX {
+        return None;
+    }
+    let mut read = || {
+        let (what, id) = (bytes.get_u8(), LeaseId(bytes.get_i64()));
+        match what {
+            0 => Some(LeaseQuestion::Renew(id)),
+            1 => Some(LeaseQuestion::TimeToLive(id)),
+            _ => None,
+        }
+    };
+    (0..count).map(|_| read()).collect()
+}
+
+/// Writes the answers to questions about leases, in their order.
+///
+/// **Shape**: for each a code (0 answered, 1 no such lease, 2 not the leader, 3 not caught up, 4 other) and the seconds left
+/// and granted, 8 bytes each, big-endian.
+pub(crate) fn write_answers(answers: &[Result<LeaseSeconds, Refusal>]) -> Bytes {
+    let mut out = BytesMut::with_capacity(answers.len() * ANSWER_BYTES);
     for answer in answers {
         out.put_u8(match answer {
             Ok(_) => 0,
@@ -130,20 +182,22 @@ pub(crate) fn write_renewed(answers: &[Result<i64, Refusal>]) -> Bytes {
             Err(Refusal::NotCaughtUp) => 3,
             Err(_) => 4,
         });
-        out.put_i64(*answer.as_ref().unwrap_or(&0));
+        let seconds = answer.as_ref().ok();
+        out.put_i64(seconds.map_or(0, |s| s.left));
+        out.put_i64(seconds.map_or(0, |s| s.granted));
     }
     out.freeze()
 }
 
-fn read_renewed(mut bytes: Bytes, count: usize) -> Result<Vec<Result<i64, Error>>, Error> {
-    if bytes.len() != count * RENEWED_BYTES {
+fn read_answers(mut bytes: Bytes, count: usize) -> Result<Vec<Result<LeaseSeconds, Error>>, Error> {
+    if bytes.len() != count * ANSWER_BYTES {
         return Err(Error::Malformed("answers about leases"));
     }
     let mut read = || {
         let code = bytes.get_u8();
-        let ttl = bytes.get_i64();
+        let (left, granted) = (bytes.get_i64(), bytes.get_i64());
         Err(Error::Refused(match code {
-            0 => return Ok(ttl),
+            0 => return Ok(LeaseSeconds { left, granted }),
             1 => Refusal::LeaseNotFound,
             2 => Refusal::NotPrimary,
             3 => Refusal::NotCaughtUp,
@@ -151,4 +205,57 @@ fn read_renewed(mut bytes: Bytes, count: usize) -> Result<Vec<Result<i64, Error>
         }))
     };
     Ok((0..count).map(|_| read()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_and_answers_about_leases_are_read_as_written() {
+        let questions = [
+            LeaseQuestion::Renew(LeaseId(7)),
+            LeaseQuestion::TimeToLive(LeaseId(-1)),
+        ];
+        let written = write_questions(questions.into_iter());
+        assert_eq!(written[..9], [0, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(read_questions(written.clone()).unwrap(), questions);
+        assert_eq!(read_questions(Bytes::new()).unwrap(), []);
+        for bad in [
+            written.slice(1..),
+            written.slice(..17),
+            Bytes::from_static(&[2; 9]),
+        ] {
+            assert_eq!(read_questions(bad), None);
+        }
+        let many = |count| write_questions(std::iter::repeat_n(questions[0], count));
+        assert_eq!(
+            read_questions(many(QUESTIONS_MAX)).unwrap().len(),
+            QUESTIONS_MAX
+        );
+        assert_eq!(read_questions(many(QUESTIONS_MAX + 1)), None);
+
+        let seconds = LeaseSeconds {
+            left: -2,
+            granted: 10,
+        };
+        let refusals = [
+            Refusal::LeaseNotFound,
+            Refusal::NotPrimary,
+            Refusal::NotCaughtUp,
+        ];
+        let answers: Vec<_> = std::iter::once(Ok(seconds))
+            .chain(refusals.iter().cloned().map(Err))
+            .collect();
+        let written = write_answers(&answers);
+        let read = read_answers(written.clone(), 4).unwrap();
+        assert!(matches!(&read[0], Ok(s) if *s == seconds));
+        for (refusal, answer) in refusals.iter().zip(&read[1..]) {
+            assert!(
+                matches!(answer, Err(Error::Refused(r)) if r == refusal),
+                "{answer:?}"
+            );
+        }
+        assert!(read_answers(written, 3).is_err());
+    }
 }

@@ -11,8 +11,8 @@ mod stream;
 pub use calls::PeerClient;
 pub(crate) use calls::on_runtime;
 pub(crate) use kindred::{
-    BODY_BYTES_MAX, LEASES, PREFIX as KINDRED_PREFIX, RENEWALS_MAX, Renewal, exchange, renewals,
-    run_renewals, write_renewed,
+    BODY_BYTES_MAX, LEASES, LeaseAsked, LeaseQuestion, LeaseSeconds, PREFIX as KINDRED_PREFIX,
+    exchange, lease_queue, read_questions, run_lease_batches, write_answers,
 };
 pub(crate) use pipeline::{CONNECTIONS, Pipeline, run_pipeline};
 pub(crate) use pool::{Dial, Pool};

@@ -10,7 +10,7 @@ use crate::member::{TestMember, config, runtime, wait_for_links};
 use crate::proxy::{Proxy, Weather};
 
 #[test]
-fn leases_are_renewed_in_batches_by_our_own_and_one_by_one_by_others() {
+fn leases_are_renewed_and_told_of_in_batches_by_our_own_and_one_by_one_by_others() {
     for checksums in [true, false] {
         let runtime = runtime();
         let start = |id| {
@@ -34,6 +34,31 @@ fn leases_are_renewed_in_batches_by_our_own_and_one_by_one_by_others() {
                 (id, runtime.spawn(renewal))
             })
             .collect();
+        let telling: Vec<_> = (1..=1000)
+            .map(|id| {
+                let (transport, urls) = (one.transport.clone(), vec![two.url.clone()]);
+                let keys = id % 5 == 0;
+                let asking = async move {
+                    transport
+                        .time_to_live_on(urls, LeaseId(id), keys, PATIENCE)
+                        .await
+                };
+                (id, runtime.spawn(asking))
+            })
+            .collect();
+        for (id, told) in telling {
+            match runtime.block_on(told).unwrap() {
+                Ok(told) => {
+                    assert_eq!(
+                        (told.ttl_s, told.granted_ttl_s, id % 3 == 0),
+                        (3, 10, false)
+                    );
+                    assert_eq!(told.keys.len(), usize::from(id % 5 == 0));
+                }
+                Err(Error::Refused(Refusal::LeaseNotFound)) => assert_eq!(id % 3, 0),
+                Err(error) => panic!("{id} {error}"),
+            }
+        }
         for (id, renewed) in renewing {
             match runtime.block_on(renewed).unwrap() {
                 Ok(ttl) => assert_eq!((ttl, id % 3 == 0), (id * 10, false)),

@@ -313,8 +313,8 @@ impl Callers {
         }
     }
 
-    /// Whoever does not stand still answers in time, be it that no answer came from others; but changes of members wait for as
-    /// long as their caller does. Clients that waited for less say nothing about it.
+    /// Whoever does not stand still answers in time, be it that no answer came from others; but changes of members, and compactions
+    /// that are to end on the disk, wait for as long as their caller does. Clients that waited for less say nothing about it.
     fn check_patience(&self, world: &World, asked: &Asked) -> Checked {
         let Asked {
             machine,
@@ -322,7 +322,11 @@ impl Callers {
             patience_ms,
             what,
         } = asked;
-        let is_endless = matches!(what, Waiting::Admin(ask) if ask.is_endless());
+        let is_endless = match what {
+            Waiting::Admin(ask) => ask.is_endless(),
+            Waiting::Proposal { tag, .. } => self.ledger.waits_for_compaction(*tag),
+            _ => false,
+        };
         let stood = |m: &crate::Machine| m.running.is_none() || m.paused_until_ms > *since_ms;
         let is_short = *patience_ms < self.patience_ms;
         if is_endless || is_short || world.machine(*machine).is_none_or(stood) {

@@ -97,6 +97,9 @@ fn names_are_durable_only_after_the_directory_is_synced() {
     drop(file);
     disk.rename(Path::new(FILE), path).unwrap();
     assert_eq!(disk.unsynced(), [Unsynced::Name("g".into())]);
+    let operations = disk.operations();
+    assert_eq!(disk.list(Path::new("/d")).unwrap(), ["g"]);
+    assert_eq!(disk.operations(), operations);
     let before = disk.crash(&CrashPolicy::KeepNone);
     assert_eq!(before.read_dir(Path::new("/d")).unwrap(), ["f"]);
     let kept = disk.crash(&CrashPolicy::KeepAll);

@@ -54,7 +54,7 @@ pub const NAMES: &[&str] = &[
     "request timed out", "request timed out near the loss of a leader", "request timed out while cut off",
     "read failed as the leader changed", "proposal dropped", "request failed as its member stopped",
     "request refused for corrupt data", "request refused for lack of space", "quota used up",
-    "change of members refused when applied", "storage version waited for the log",
+    "change of members refused when applied",
     "put acknowledged", "put failed", "put refused for lack of space", "put lost with its member", "read answered",
     "watch stream crossed an installation", "log entry committed by another leader",
     // Clients that are held against the model.

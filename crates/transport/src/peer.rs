@@ -27,7 +27,7 @@ pub(crate) struct Peer {
     message: Arc<Lane>,
     pipeline: Pipeline,
     snapshot_is_sent: Arc<AtomicBool>,
-    leases: mpsc::Sender<LeaseAsked>,
+    lease_questions: mpsc::Sender<LeaseAsked>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -46,7 +46,7 @@ impl Peer {
             let stream = run_stream(Arc::clone(shared), Arc::clone(&link), kind);
             tasks.push(shared.handle.spawn(stream).abort_handle());
         }
-        let (leases, queue) = lease_queue();
+        let (lease_questions, queue) = lease_queue();
         let asking = run_lease_batches(Arc::clone(shared), Arc::clone(&link), queue);
         tasks.push(shared.handle.spawn(asking).abort_handle());
         let probe = run_probe(Arc::clone(shared), Arc::clone(&link));
@@ -57,7 +57,7 @@ impl Peer {
             link,
             pipeline,
             snapshot_is_sent: Arc::new(AtomicBool::new(false)),
-            leases,
+            lease_questions,
             tasks: Mutex::new(tasks),
         })
     }
@@ -89,7 +89,7 @@ impl Peer {
         question: LeaseQuestion,
     ) -> Result<LeaseSeconds, Error> {
         let (waiter, answer) = oneshot::channel();
-        let queued = self.leases.try_send((question, waiter));
+        let queued = self.lease_questions.try_send((question, waiter));
         queued.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }

@@ -58,6 +58,12 @@ pub trait Service: Send + Sync + 'static {
     /// Describes a lease as the leader, once all that is committed is applied.
     fn time_to_live(&self, id: LeaseId, keys: bool) -> Answer<Result<TimeToLive, Refusal>>;
 
+    /// Tells what is left of a lease, without its keys, as the leader, once all that is committed is applied. Who does not lead
+    /// says so, whatever it knows of the lease.
+    fn seconds_left(&self, id: LeaseId) -> Answer<Result<TimeToLive, Refusal>> {
+        self.time_to_live(id, false)
+    }
+
     /// Tells, linearizably, whether a downgrade is under way.
     fn downgrade_enabled(&self) -> Answer<Result<bool, Refusal>>;
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use prost::Message as _;
 use quorate_backend::{Backend, FlushJob, Table};
 use quorate_core::{
-    AutoCompaction, BACKEND_FILE, Bounds, CONF_STATE_KEY, Cluster, ClusterMember, Config, LogStart,
-    Member, PeerChange, SnapshotInstall, SnapshotToSave, Stores, image_file, install_image,
+    AutoCompaction, BACKEND_FILE, Bounds, CONF_STATE_KEY, Cluster, ClusterMember, Config,
+    ImageHash, LogStart, Member, PeerChange, SnapshotInstall, SnapshotToSave, Stores, image_file,
+    install_image,
 };
 use quorate_disk::{CrashPolicy, Disk, OpenMode, SimDisk};
 use quorate_mvcc::CompactionJob;
@@ -249,7 +250,7 @@ impl Node {
         self.disk = self.disk.crash(&policy);
     }
 
-    /// Stores a received image, as the transport does.
+    /// Stores a received image, as a member does.
     pub(crate) fn store_image(&self, index: u64, image: &[u8]) {
         let path = image_path(index);
         if self.disk.exists(&path).unwrap() {
@@ -258,7 +259,8 @@ impl Node {
         let unfinished = path.with_extension("tmp");
         let file = self.disk.open(&unfinished, OpenMode::CreateOrOpen).unwrap();
         file.set_len(0).unwrap();
-        file.write_all_at(image, 0).unwrap();
+        let sealed = [image, &ImageHash::of(image)].concat();
+        file.write_all_at(&sealed, 0).unwrap();
         file.sync_all().unwrap();
         self.disk.rename(&unfinished, &path).unwrap();
         self.disk.sync_dir(Path::new(SNAP_DIR)).unwrap();

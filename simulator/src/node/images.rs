@@ -3,7 +3,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use quorate_core::{ImageError, ImageStream, SnapshotSource, StateStream};
+use quorate_core::{ImageError, ImageHash, ImageStream, SnapshotSource, StateStream};
 use quorate_disk::{Disk as _, OpenMode};
 use quorate_proto::raftpb::Message;
 
@@ -73,11 +73,13 @@ impl Machine {
         let unfinished = Self::snap_dir().join(name);
         let file = self.disk.open(&unfinished, OpenMode::Create)?;
         let written = (|| {
-            let mut offset = 0;
+            let (mut offset, mut hash) = (0, ImageHash::default());
             for piece in image.chunks(PIECE_BYTES) {
                 file.write_all_at(piece, offset)?;
                 offset += piece.len() as u64;
+                hash.update(piece);
             }
+            file.write_all_at(&hash.finish(), offset)?;
             file.sync_all()?;
             if self.disk.exists(&kept)? {
                 return Ok(());

@@ -134,11 +134,13 @@ impl World {
         machine.map_or_else(Vec::new, Machine::snap_names)
     }
 
-    /// Returns the name of a file that was not there before, where the power is still on.
+    /// Returns the name of a file that was not there before, where the power is still on. The unfinished one was.
     fn left_of_state(&self, number: u64, before: &[OsString]) -> Option<OsString> {
-        let has_power = self.machines.get(&number).is_some_and(Machine::has_power);
+        if !self.machines.get(&number).is_some_and(Machine::has_power) {
+            return None;
+        }
         let mut names = self.snap_names(number).into_iter();
-        names.find(|name| has_power && !before.contains(name))
+        names.find(|name| !before.contains(name))
     }
 
     fn refuse_state(&mut self, number: u64, delivery: &Delivery, why: &str) {

@@ -90,7 +90,6 @@ impl World {
             Notice::LateHeartbeat { .. } => "heartbeats sent late",
             Notice::SlowDisk { .. } => "leader handed over for a slow disk",
             Notice::Downgraded(_) => "downgrade complete",
-            Notice::StorageVersionKept { .. } => "storage version waited for the log",
             Notice::SnapshotTriggered {
                 is_forced: true, ..
             } => "snapshot saved before its time",

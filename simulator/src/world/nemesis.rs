@@ -270,7 +270,7 @@ impl World {
         let elections = random.choose(&[5, 5, 5, 20]);
         let until_ms = self.now_ms + random.between(10, elections * election_ms);
         if let Some(machine) = self.machines.get_mut(&victim) {
-            machine.paused_until_ms = until_ms;
+            machine.paused_until_ms = machine.paused_until_ms.max(until_ms);
             machine.is_pause_news = true;
             machine.deaf_ms = random.choose(&[0, 3]);
         }

@@ -223,3 +223,27 @@ fn seed_2102388_shows_where_a_member_is_that_ends_at_once() {
 fn seed_3101177_compacts_longer_than_its_client_waits() {
     is_clean(3_101_177, 40);
 }
+
+/// The image of a snapshot was stored with a wrong bit and installed: nothing looked at its bytes again.
+#[test]
+fn seed_3209350_does_not_install_an_image_with_a_wrong_bit() {
+    is_clean(3_209_350, 30);
+}
+
+/// Another, found by a backup.
+#[test]
+fn seed_3316376_does_not_install_an_image_with_a_wrong_bit() {
+    is_clean(3_316_376, 30);
+}
+
+/// A member that stood still was to stand still again, for less long, and did not: the check thought it was awake.
+#[test]
+fn seed_3212910_stands_still_twice() {
+    is_clean(3_212_910, 40);
+}
+
+/// A lease past its end was renewed in a corrupt cluster, in which nothing is revoked. The check expected an answer.
+#[test]
+fn seed_3316421_renews_too_late_in_a_corrupt_cluster() {
+    is_clean(3_316_421, 40);
+}

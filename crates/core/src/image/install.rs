@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_backend::{Applied, Backend, CONSISTENT_INDEX_KEY, TERM_KEY, Table};
 use quorate_disk::Disk;
-use quorate_snap::ImageReader;
+use quorate_snap::{ImageReader, Seal};
 
 use super::error::at;
 use super::import::import_image_by;
@@ -20,7 +20,8 @@ pub fn image_file(index: u64) -> String {
     format!("{index:016x}.snap.db")
 }
 
-/// Makes a database of a received image, puts it in the place of the one that is there, and opens it.
+/// Makes a database of a received image, puts it in the place of the one that is there, and opens it. The image has been
+/// stored with its hash ([`ImageHash`](super::ImageHash)) behind it: nothing else would notice a wrong bit in it.
 ///
 /// The one that was there may be open; it stays usable through its handles.
 ///
@@ -58,6 +59,9 @@ pub fn install_image_by(
         disk.remove_file(&unfinished).map_err(at(&unfinished))?;
     }
     let image = ImageReader::open(&**disk, &image_path).map_err(ImageError::Image)?;
+    if image.check_seal().map_err(ImageError::Image)? != Seal::Whole {
+        return Err(ImageError::BrokenSeal(image_path));
+    }
     let applied = position(&image)?;
     if applied.index < index {
         return Err(ImageError::Row {

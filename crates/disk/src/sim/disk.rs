@@ -151,7 +151,7 @@ impl SimDisk {
         Ok(state.tree.file(id)?.content.bytes().to_vec())
     }
 
-    /// Lists the names in a directory, sorted; counts as no operation.
+    /// Lists the names in a directory, sorted; counts as no operation, as [`Self::peek`].
     ///
     /// # Errors
     /// When there is no such directory.

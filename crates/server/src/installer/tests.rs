@@ -9,7 +9,9 @@ use std::path::Path;
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_backend::{Backend, Revision, Table};
-use quorate_core::{CONF_STATE_KEY, Filling, ImageStream, StateReader, StateStream, image_file};
+use quorate_core::{
+    CONF_STATE_KEY, Filling, ImageHash, ImageStream, StateReader, StateStream, image_file,
+};
 use quorate_disk::{CrashPolicy, Disk, SimDisk};
 use quorate_proto::mvccpb::KeyValue;
 use quorate_proto::raftpb::{Snapshot as RaftSnapshot, SnapshotMetadata};
@@ -128,6 +130,11 @@ pub(crate) fn state_of_leader(index: u64, form: Form) -> (Rows, Vec<u8>) {
     (rows(&backend), sent)
 }
 
+/// An image as it is stored.
+fn sealed(image: &[u8]) -> Vec<u8> {
+    [image, &ImageHash::of(image)].concat()
+}
+
 /// What may be found after a crash.
 struct World {
     /// A member with an old state.
@@ -167,7 +174,7 @@ impl World {
         let path = |index: u64| Path::new(SNAP_DIR).join(image_file(index));
         // The second one comes while the first is not installed yet. The leader said an older index than its images have.
         for (index, image) in self.sent.iter().filter(|_| self.form == Form::Image) {
-            disk.poke(&path(index - 3), image.clone()).unwrap();
+            disk.poke(&path(index - 3), sealed(image)).unwrap();
         }
         if let Some(off_at) = off_at {
             disk.power_off_at(disk.operations() + off_at);
@@ -285,6 +292,25 @@ fn save(opened: &mut Opened, index: u64) -> Result<(), String> {
     };
     let _synced = opened.wal.append(&[batch]).map_err(|e| e.to_string())?;
     Ok(())
+}
+
+#[test]
+fn a_wrong_bit_in_a_stored_image_is_noticed_and_changes_nothing() {
+    let world = World::new(Form::Image);
+    let (index, image) = world.sent.first_key_value().unwrap();
+    let good = sealed(image);
+    for position in (0..good.len()).step_by(good.len() / 50) {
+        let disk = world.disk.crash(&CrashPolicy::KeepAll);
+        let opened = open(&disk).unwrap();
+        let mut bad = good.clone();
+        bad[position] ^= 1 << (position % 8);
+        let path = Path::new(SNAP_DIR).join(image_file(*index));
+        disk.poke(&path, bad).unwrap();
+        let before = rows(&opened.stores.backend);
+        assert!(opened.place.install(*index).is_err(), "byte {position}");
+        drop(opened);
+        assert_eq!(rows(&open(&disk).unwrap().stores.backend), before);
+    }
 }
 
 #[test]

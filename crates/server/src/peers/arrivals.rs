@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use quorate_backend::TableRow;
-use quorate_core::{Filling, ImageError, StateReader};
+use quorate_core::{Filling, ImageError, ImageHash, StateReader};
 use quorate_mvcc::Restoring;
 use quorate_transport::{ImageDirectory, ImageFile, ImageStore, SnapshotForm};
 
@@ -59,7 +59,8 @@ struct Arrival {
 enum Form {
     /// Its first bytes, too few to know.
     Unknown(Vec<u8>),
-    Image(Box<dyn ImageFile>),
+    /// Stored with the hash of its bytes behind it, which is looked at when it is installed.
+    Image(Box<dyn ImageFile>, ImageHash),
     State(Box<State>),
 }
 
@@ -68,7 +69,7 @@ impl Arrival {
         self.form = if StateReader::is_state(begin) {
             Form::State(Box::new(State::begin(&self.installer, &self.newest)?))
         } else {
-            Form::Image(self.images.create()?)
+            Form::Image(self.images.create()?, ImageHash::default())
         };
         Ok(&mut self.form)
     }
@@ -86,7 +87,10 @@ impl ImageFile for Arrival {
                 self.decide(&begin)?;
                 self.append(&begin)
             }
-            Form::Image(image) => image.append(bytes),
+            Form::Image(image, hash) => {
+                hash.update(bytes);
+                image.append(bytes)
+            }
             Form::State(state) => state.append(bytes),
         }
     }
@@ -94,7 +98,7 @@ impl ImageFile for Arrival {
     fn form(&self) -> SnapshotForm {
         match self.form {
             Form::State(_) => SnapshotForm::Rows,
-            Form::Unknown(_) | Form::Image(_) => SnapshotForm::Image,
+            Form::Unknown(_) | Form::Image(..) => SnapshotForm::Image,
         }
     }
 
@@ -107,7 +111,8 @@ impl ImageFile for Arrival {
         let metrics = &self.installer.metrics;
         let kept = match self.form {
             Form::Unknown(_) => unreachable!("it was decided"),
-            Form::Image(image) => {
+            Form::Image(mut image, hash) => {
+                image.append(&hash.finish())?;
                 let started = metrics.clock();
                 let kept = image.keep(index);
                 metrics.received_synced(started);

@@ -101,6 +101,30 @@ impl PeerService {
         }
     }
 
+    /// Describes a lease, if this member leads.
+    async fn lease_as_leader(&self, id: LeaseId, keys: bool) -> Result<TimeToLive, Refusal> {
+        self.catch_up().await?;
+        let ask = |token| Submission::LeaseTimeToLive { token, id, keys };
+        match self.calls.ask(ask).await {
+            // One whose time is over a second ago has that much left, too.
+            Outcome::LeaseTimeToLive {
+                remaining_s: -1,
+                granted_s: 0,
+                ..
+            } => Err(Refusal::LeaseNotFound),
+            Outcome::LeaseTimeToLive {
+                remaining_s,
+                granted_s,
+                keys,
+            } => Ok(TimeToLive {
+                ttl_s: remaining_s,
+                granted_ttl_s: granted_s,
+                keys,
+            }),
+            other => Err(refusal(other)),
+        }
+    }
+
     /// Says whether a member that does not lead knows of a lease.
     async fn knows_lease(&self, id: LeaseId) -> bool {
         match self
@@ -206,28 +230,19 @@ impl Service for PeerService {
     fn time_to_live(&self, id: LeaseId, keys: bool) -> Answer<Result<TimeToLive, Refusal>> {
         let this = self.clone();
         Box::pin(async move {
-            this.catch_up().await?;
-            let ask = |token| Submission::LeaseTimeToLive { token, id, keys };
-            match this.calls.ask(ask).await {
-                Outcome::LeaseTimeToLive {
-                    remaining_s: -1, ..
-                } => Err(Refusal::LeaseNotFound),
-                Outcome::LeaseTimeToLive {
-                    remaining_s,
-                    granted_s,
-                    keys,
-                } => Ok(TimeToLive {
-                    ttl_s: remaining_s,
-                    granted_ttl_s: granted_s,
-                    keys,
-                }),
+            match this.lease_as_leader(id, keys).await {
                 // What nobody knows is missed first.
-                Outcome::Failed(Error::NotLeader { .. }) if !this.knows_lease(id).await => {
+                Err(Refusal::NotPrimary) if !this.knows_lease(id).await => {
                     Err(Refusal::LeaseNotFound)
                 }
-                other => Err(refusal(other)),
+                answer => answer,
             }
         })
+    }
+
+    fn seconds_left(&self, id: LeaseId) -> Answer<Result<TimeToLive, Refusal>> {
+        let this = self.clone();
+        Box::pin(async move { this.lease_as_leader(id, false).await })
     }
 
     fn exchange(&self, topic: String, body: Bytes) -> Answer<Result<Bytes, Refusal>> {

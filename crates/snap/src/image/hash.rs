@@ -10,6 +10,14 @@ pub const IMAGE_HASH_BYTES: usize = 32;
 pub struct ImageHash(Sha256);
 
 impl ImageHash {
+    /// Returns the hash of these bytes.
+    #[must_use]
+    pub fn of(image: &[u8]) -> [u8; IMAGE_HASH_BYTES] {
+        let mut hash = Self::default();
+        hash.update(image);
+        hash.finish()
+    }
+
     /// Takes more bytes in.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);

@@ -1,6 +1,7 @@
 //! Requests that only members of our own kind make.
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -15,6 +16,9 @@ use crate::outbound::{
 };
 use crate::shared::Shared;
 use crate::{Answer, Refusal, Service};
+
+/// Longest wait for a renewal in a batch: a little longer than for what is committed to be applied.
+const RENEWAL_TIME_MAX: Duration = Duration::from_millis(1_500);
 
 /// Answers `POST /quorate/TOPIC`.
 pub(super) async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -> HttpAnswer {
@@ -33,7 +37,7 @@ pub(super) async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -
         _ => return error(StatusCode::BAD_REQUEST, "error reading body"),
     };
     let answered = if topic == LEASES {
-        answer_of_leases(shared, body).await
+        answer_questions(shared, body).await
     } else {
         shared.service.exchange(topic, body).await
     };
@@ -49,18 +53,20 @@ pub(super) async fn exchange(shared: &Arc<Shared>, request: Request<Incoming>) -
 }
 
 /// Answers questions about leases, all at once.
-async fn answer_of_leases(shared: &Arc<Shared>, body: Bytes) -> Result<Bytes, Refusal> {
+async fn answer_questions(shared: &Arc<Shared>, body: Bytes) -> Result<Bytes, Refusal> {
     let Some(questions) = read_questions(body) else {
         return Err(Refusal::Other(
             "malformed questions about leases".to_owned(),
         ));
     };
-    let ask = |question: LeaseQuestion| answer_of_lease(&*shared.service, question);
+    let ask = |question: LeaseQuestion| answer_question(&*shared.service, question);
     let answers = all(questions.into_iter().map(ask).collect()).await;
     Ok(write_answers(&answers))
 }
 
-fn answer_of_lease(
+/// Answers a question about a lease, or says after some time that it is to be asked again: the renewal of a lease whose time is
+/// over waits until it is revoked, and others in its batch must not.
+fn answer_question(
     service: &dyn Service,
     question: LeaseQuestion,
 ) -> Answer<Result<LeaseSeconds, Refusal>> {
@@ -68,7 +74,9 @@ fn answer_of_lease(
         LeaseQuestion::Renew(id) => {
             let renewing = service.renew_lease(id);
             Box::pin(async move {
-                let ttl_s = renewing.await?;
+                let renewed = tokio::time::timeout(RENEWAL_TIME_MAX, renewing).await;
+                let ttl_s = renewed
+                    .map_err(|_| Refusal::Other("lease: not answered in time".to_owned()))??;
                 Ok(LeaseSeconds {
                     left: ttl_s,
                     granted: ttl_s,
@@ -76,7 +84,7 @@ fn answer_of_lease(
             })
         }
         LeaseQuestion::TimeToLive(id) => {
-            let asked = service.time_to_live(id, false);
+            let asked = service.seconds_left(id);
             Box::pin(async move {
                 let lease = asked.await?;
                 Ok(LeaseSeconds {

@@ -47,6 +47,7 @@ pub(crate) enum LeaseQuestion {
 /// What is left of a lease, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeaseSeconds {
+    /// Negative once its time is over.
     pub(crate) left: i64,
     /// The same as `left` once it is renewed.
     pub(crate) granted: i64,
@@ -116,6 +117,9 @@ pub(crate) async fn run_lease_batches(
     while queue.recv_many(&mut batch, QUESTIONS_MAX).await > 0 {
         // Whoever stopped waiting needs no answer.
         batch.retain(|(_, waiter)| !waiter.is_closed());
+        if batch.is_empty() {
+            continue;
+        }
         let body = write_questions(batch.iter().map(|(question, _)| *question));
         let asked = exchange(&shared, &link, LEASES, body, ANSWER_TIMEOUT).await;
         let answers = asked.and_then(|answers| read_answers(answers, batch.len()));

@@ -26,6 +26,8 @@ const LOOKS_DIFFER_MS: u64 = 2_000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MeantEnd {
     term: u64,
+    /// The life of its machine.
+    life: u64,
     /// The entry of its grant.
     granted: u64,
     /// On the leader's clock, to a second.
@@ -50,6 +52,13 @@ pub(super) struct LeaseAsk {
 enum Ask {
     Renew,
     TimeToLive { keys: bool },
+}
+
+impl LeaseAsk {
+    /// Says whether it waits for the revocation of a lease that is past its end.
+    pub(super) fn waits_for_end(&self) -> bool {
+        self.what == Ask::Renew
+    }
 }
 
 impl Callers {
@@ -241,7 +250,7 @@ impl Callers {
         Ok(())
     }
 
-    /// Checks that a leader ends leases when it meant to: as long as it leads, nothing but a renewal gives a lease more time.
+    /// Checks that a leader ends leases when it meant to: as long as it leads, nothing but a renewal moves the end of a lease.
     /// Leases that somebody has tried to renew are left out.
     pub(super) fn check_ends(&mut self, world: &mut World) -> Checked {
         for machine in world.ready() {
@@ -259,7 +268,6 @@ impl Callers {
             let mut is_compared = false;
             for (id, life) in self.model.leases().living() {
                 if self.renewed.contains(&id) || life.granted > place {
-                    self.ends.remove(&(machine, id));
                     continue;
                 }
                 let told = lessor.time_to_live(LeaseId(id), now_ms);
@@ -268,17 +276,21 @@ impl Callers {
                 else {
                     continue;
                 };
-                let granted = life.granted;
                 let present = MeantEnd {
                     term,
-                    granted,
+                    life: world.life(machine),
+                    granted: life.granted,
                     end_ms,
                 };
-                let meant = self.ends.entry((machine, id)).or_insert(present);
-                if (meant.term, meant.granted) != (term, granted) {
-                    *meant = present;
-                }
-                if end_ms >= meant.end_ms + LOOKS_DIFFER_MS {
+                let meant = self.ends.get(&(machine, id)).filter(|meant| {
+                    let is_of = |end: &MeantEnd| (end.term, end.life, end.granted);
+                    is_of(meant) == is_of(&present)
+                });
+                let Some(meant) = meant else {
+                    self.ends.insert((machine, id), present);
+                    continue;
+                };
+                if end_ms.abs_diff(meant.end_ms) >= LOOKS_DIFFER_MS {
                     let text = format!(
                         "m{machine} means to end lease {id} at {end_ms} ms on its clock, and meant to at {} ms; nobody renewed it",
                         meant.end_ms

@@ -19,6 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_core::{Error, Outcome, Token};
+use quorate_proto::etcdserverpb::AlarmType;
 
 use super::Workload;
 use crate::check::{Clocks, History, LeaseTimes, Ledger, Violation, holds};
@@ -313,8 +314,9 @@ impl Callers {
         }
     }
 
-    /// Whoever does not stand still answers in time, be it that no answer came from others; but changes of members, and compactions
-    /// that are to end on the disk, wait for as long as their caller does. Clients that waited for less say nothing about it.
+    /// Whoever does not stand still answers in time, be it that no answer came from others; but changes of members, compactions
+    /// that are to end on the disk, and renewals that come too late in a corrupt cluster, wait for as long as their caller does.
+    /// Clients that waited for less say nothing about it.
     fn check_patience(&self, world: &World, asked: &Asked) -> Checked {
         let Asked {
             machine,
@@ -324,7 +326,12 @@ impl Callers {
         } = asked;
         let is_endless = match what {
             Waiting::Admin(ask) => ask.is_endless(),
-            Waiting::Proposal { tag, .. } => self.ledger.waits_for_compaction(*tag),
+            Waiting::Proposal { tag, .. } => {
+                let is_applied = !self.model.places(*tag).is_empty();
+                is_applied && self.ledger.waits_for_compaction(*tag)
+            }
+            // A lease past its end is renewed or missed once it is revoked, which it never is while the cluster is corrupt.
+            Waiting::Lease(ask) => ask.waits_for_end() && self.is_corrupt(),
             _ => false,
         };
         let stood = |m: &crate::Machine| m.running.is_none() || m.paused_until_ms > *since_ms;
@@ -334,6 +341,14 @@ impl Callers {
         }
         let text = format!("m{machine} has not answered {what:?} within {patience_ms} ms");
         Err(Violation::new("requests are answered", text))
+    }
+
+    /// Says whether the alarm is on under which nothing is revoked.
+    fn is_corrupt(&self) -> bool {
+        let alarms = self.model.alarms_at(self.model.index());
+        alarms
+            .iter()
+            .any(|(_, alarm)| *alarm == i32::from(AlarmType::Corrupt))
     }
 
     /// Looks at what has taken too long, and at streams.

@@ -131,7 +131,7 @@ pub(crate) fn state_of_leader(index: u64, form: Form) -> (Rows, Vec<u8>) {
 }
 
 /// An image as it is stored.
-fn sealed(image: &[u8]) -> Vec<u8> {
+pub(crate) fn sealed(image: &[u8]) -> Vec<u8> {
     [image, &ImageHash::of(image)].concat()
 }
 

@@ -9,7 +9,7 @@ use quorate_proto::raftpb::{Message, Snapshot, SnapshotMetadata};
 
 use super::*;
 use crate::installer::tests::{
-    FIRST, Form as SentForm, Rows, SECOND, SNAP_DIR, open, options, rows, state_of_leader,
+    FIRST, Form as SentForm, Rows, SECOND, SNAP_DIR, open, options, rows, sealed, state_of_leader,
 };
 use crate::metrics::Metrics;
 use crate::queue::{Event, Queue, Taken};
@@ -121,7 +121,7 @@ fn state_becomes_a_database_with_its_key_index_and_an_image_is_stored() {
     let (_, image) = state_of_leader(SECOND, SentForm::Image);
     let path = world.arrive(&image, SECOND).unwrap();
     assert_eq!(path.parent(), Some(world.images.path()));
-    assert!(std::fs::read(path).unwrap() == image);
+    assert!(std::fs::read(path).unwrap() == sealed(&image));
     assert!(world.installer.take_passed(SECOND).is_none());
     assert_eq!(world.states(), [received(FIRST)]);
     world.assert_measured(2, 2);
@@ -156,7 +156,7 @@ fn few_bytes_are_an_image_and_a_state_of_another_version_is_refused() {
         arrival.append(piece).unwrap();
     }
     let path = arrival.keep(7).unwrap();
-    assert_eq!(std::fs::read(&path).unwrap(), b"QUORR");
+    assert_eq!(std::fs::read(&path).unwrap(), sealed(b"QUORR"));
     std::fs::remove_file(path).unwrap();
 
     let (_, mut newer) = state(FIRST);

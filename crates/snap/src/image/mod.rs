@@ -41,7 +41,7 @@
 //! A bucket is a row of the root bucket: 8 bytes page of its tree, 8 bytes sequence; when the page is 0, a leaf page follows in
 //! the value itself.
 //!
-//! A backup that a client has saved has the SHA-256 of the image behind it, 32 bytes.
+//! A backup that a client has saved, and an image that a member has received, has the SHA-256 of the image behind it, 32 bytes.
 //!
 //! Source: bbolt v1.5.0 internal/common/page.go, meta.go, bucket.go; etcd v3.7.1 server/storage/backend/config_linux.go (no
 //! list of free pages is written), etcdutl/snapshot/v3_snapshot.go hasChecksum.

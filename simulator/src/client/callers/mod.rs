@@ -18,7 +18,7 @@
 //! | `wire` | requests and answers that come late or not at all, and clients that try again |
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_core::{Error, Outcome, Token};
+use quorate_core::{Bounds, Error, Outcome, Token};
 use quorate_proto::etcdserverpb::AlarmType;
 
 use super::Workload;
@@ -315,7 +315,7 @@ impl Callers {
     }
 
     /// Whoever does not stand still answers in time, be it that no answer came from others; but changes of members, compactions
-    /// that are to end on the disk, and renewals that come too late in a corrupt cluster, wait for as long as their caller does.
+    /// that are to end on the disk, and renewals that come too late, perhaps, wait for as long as their caller does.
     /// Clients that waited for less say nothing about it.
     fn check_patience(&self, world: &World, asked: &Asked) -> Checked {
         let Asked {
@@ -330,8 +330,13 @@ impl Callers {
                 let is_applied = !self.model.places(*tag).is_empty();
                 is_applied && self.ledger.waits_for_compaction(*tag)
             }
-            // A lease past its end is renewed or missed once it is revoked, which it never is while the cluster is corrupt.
-            Waiting::Lease(ask) => ask.waits_for_end() && self.is_corrupt(),
+            // A lease past its end is missed once it is revoked, which it never is while the cluster is corrupt, and perhaps not
+            // while clients take all the room that raft has.
+            Waiting::Lease(ask) => {
+                let bounds = &world.plan().limits.bounds;
+                let has_room = bounds.uncommitted_bytes >= Bounds::default().uncommitted_bytes;
+                ask.waits_for_end() && (self.is_corrupt() || !has_room)
+            }
             _ => false,
         };
         let stood = |m: &crate::Machine| m.running.is_none() || m.paused_until_ms > *since_ms;

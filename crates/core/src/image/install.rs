@@ -21,7 +21,7 @@ pub fn image_file(index: u64) -> String {
 }
 
 /// Makes a database of a received image, puts it in the place of the one that is there, and opens it. The image has been
-/// stored with its hash ([`ImageHash`](super::ImageHash)) behind it: nothing else would notice a wrong bit in it.
+/// stored with its hash ([`ImageHash`](crate::ImageHash)) behind it: nothing else would notice a wrong bit in it.
 ///
 /// The one that was there may be open; it stays usable through its handles.
 ///

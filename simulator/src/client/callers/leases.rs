@@ -55,9 +55,12 @@ enum Ask {
 }
 
 impl LeaseAsk {
-    /// Says whether it waits for the revocation of a lease that is past its end.
-    pub(super) fn waits_for_end(&self) -> bool {
-        self.what == Ask::Renew
+    /// Says whether it may wait for the revocation of a lease: of one past its end, on the member that was asked.
+    pub(super) fn waits_for_end(&self, world: &World, machine: u64) -> bool {
+        let member = world.machine(machine).and_then(|m| m.member());
+        let now_ms = world.member_now_ms(machine);
+        let left = member.and_then(|m| m.stores().lessor.time_to_live(LeaseId(self.id), now_ms));
+        self.what == Ask::Renew && left.is_some_and(|left| left.remaining_s <= 0)
     }
 }
 

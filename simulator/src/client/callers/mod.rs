@@ -18,8 +18,7 @@
 //! | `wire` | requests and answers that come late or not at all, and clients that try again |
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_core::{Bounds, Error, Outcome, Token};
-use quorate_proto::etcdserverpb::AlarmType;
+use quorate_core::{Error, Outcome, Token};
 
 use super::Workload;
 use crate::check::{Clocks, History, LeaseTimes, Ledger, Violation, holds};
@@ -330,13 +329,8 @@ impl Callers {
                 let is_applied = !self.model.places(*tag).is_empty();
                 is_applied && self.ledger.waits_for_compaction(*tag)
             }
-            // A lease past its end is missed once it is revoked, which it never is while the cluster is corrupt, and perhaps not
-            // while clients take all the room that raft has.
-            Waiting::Lease(ask) => {
-                let bounds = &world.plan().limits.bounds;
-                let has_room = bounds.uncommitted_bytes >= Bounds::default().uncommitted_bytes;
-                ask.waits_for_end() && (self.is_corrupt() || !has_room)
-            }
+            // Nothing says how long a revocation takes: none is made while the cluster is corrupt, or finds room while it is busy.
+            Waiting::Lease(ask) => ask.waits_for_end(world, *machine),
             _ => false,
         };
         let stood = |m: &crate::Machine| m.running.is_none() || m.paused_until_ms > *since_ms;
@@ -346,14 +340,6 @@ impl Callers {
         }
         let text = format!("m{machine} has not answered {what:?} within {patience_ms} ms");
         Err(Violation::new("requests are answered", text))
-    }
-
-    /// Says whether the alarm is on under which nothing is revoked.
-    fn is_corrupt(&self) -> bool {
-        let alarms = self.model.alarms_at(self.model.index());
-        alarms
-            .iter()
-            .any(|(_, alarm)| *alarm == i32::from(AlarmType::Corrupt))
     }
 
     /// Looks at what has taken too long, and at streams.

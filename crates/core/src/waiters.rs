@@ -2,7 +2,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use quorate_proto::{LeaseId, MemberId};
 
 use crate::{DowngradeAction, Outcome, Request, Token};
@@ -111,6 +111,15 @@ impl Waiters {
             .collect();
         open.sort_unstable_by_key(|(id, _)| *id);
         open
+    }
+
+    /// Returns the leases whose renewal waits for the log.
+    pub(crate) fn renewals(&self) -> HashSet<LeaseId> {
+        let lease = |waiter: &Waiter| match waiter {
+            Waiter::Renewal(id, _) => Some(*id),
+            _ => None,
+        };
+        self.by_id.values().filter_map(lease).collect()
     }
 
     /// Forgets the waiter of a caller that went away.

@@ -250,12 +250,18 @@ impl Member {
         self.propose(entries);
     }
 
-    /// Proposes what is left of leases, and remembers which those are until that is applied.
+    /// Proposes what is left of leases, and remembers which those are until that is applied. Leases whose renewal waits for the
+    /// log are left out until the next time: it would have to wait again, and again as long as the log is slower than that.
     fn propose_checkpoints(&mut self) {
-        let due = self
+        let mut due = self
             .stores
             .lessor
             .checkpoints_due(self.now_ms, self.config.bounds.checkpoints);
+        if due.is_empty() {
+            return;
+        }
+        let renewals = self.waiters.renewals();
+        due.retain(|(id, _)| !renewals.contains(id));
         if due.is_empty() {
             return;
         }

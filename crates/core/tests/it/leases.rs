@@ -17,9 +17,13 @@ fn checkpointing() -> Config {
 
 /// A leader with one lease of ten seconds that a key hangs on.
 fn leased() -> Harness {
+    leased_for(10)
+}
+
+fn leased_for(ttl: i64) -> Harness {
     let mut harness = Harness::with(checkpointing());
     harness.run_ms(1_000);
-    let grant = pb::LeaseGrantRequest { id: ID.0, ttl: 10 };
+    let grant = pb::LeaseGrantRequest { id: ID.0, ttl };
     harness.call(Request::LeaseGrant(grant));
     harness.call(put("leased", "1", ID.0));
     harness
@@ -53,6 +57,27 @@ fn a_renewal_waits_for_a_checkpoint_that_is_on_its_way() {
     assert!(harness.value("leased").is_some(), "it has its whole time");
     harness.run_ms(3_000);
     assert!(harness.value("leased").is_none());
+}
+
+/// Seed 3716737 of the simulator: the log was slower than checkpoints came, and the renewal was never answered.
+#[test]
+fn a_renewal_that_waits_for_the_log_is_overtaken_by_no_checkpoint() {
+    let mut harness = leased_for(30);
+    harness.run_ms(CHECKPOINT_MS - 200);
+    harness.tick();
+    harness.tick();
+    assert!(!harness.unsynced.is_empty(), "a checkpoint is in the log");
+    let renewal = renew(&mut harness);
+    let unsynced = harness.unsynced.len();
+    for _ in 0..CHECKPOINT_MS / 100 + 1 {
+        harness.tick();
+    }
+    assert_eq!(harness.unsynced.len(), unsynced, "no other checkpoint is");
+    harness.sync();
+    assert!(matches!(
+        harness.reply(renewal),
+        Some(Outcome::LeaseRenewed { ttl_s: 30 })
+    ));
 }
 
 /// Seed 1060866 of the simulator: raft puts an empty entry in the place of the second change, as at the beginning of a term.

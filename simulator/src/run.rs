@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 
 use quorate_core::{Applied, Outcome};
 
-use crate::check::{State, Violation, can_be_read, check_agreement, check_floor, state_of};
+use crate::check::{
+    SPREAD_S_MAX, State, Violation, can_be_read, check_agreement, check_floor, state_of,
+};
 use crate::client::{Callers, Puts, Workload};
 use crate::coverage::Coverage;
 use crate::plan::{Narrow, Plan};
@@ -291,8 +293,13 @@ impl Run<'_> {
 
     fn idle(&mut self) -> Checked {
         let limit_ms = self.patience_ms();
-        let what = "everybody is answered, or told that nobody answers";
-        self.run_until("liveness", what, limit_ms, |run| Ok(run.workload.is_idle()))?;
+        // Where few leases may end in a second, a new leader lets them end one behind the other.
+        let ends_per_s = self.world.plan().limits.ends_per_s();
+        let spread_ms = ends_per_s.map_or(0, |_| SPREAD_S_MAX * 1_000);
+        let what = "everybody is answered, and all leases have ended";
+        self.run_until("liveness", what, limit_ms + spread_ms, |run| {
+            Ok(run.workload.is_idle())
+        })?;
         self.run_until("liveness", "all work ends", limit_ms, |run| {
             Ok(run.world.is_level() && run.world.is_at_rest())
         })

@@ -69,7 +69,7 @@ struct Checkpoint {
 const ROUNDED_MS: u64 = 1_000;
 
 /// Seconds over which the ends of leases are spread at most.
-const SPREAD_S_MAX: u64 = 60;
+pub(crate) const SPREAD_S_MAX: u64 = 60;
 
 type Checked<T = ()> = Result<T, Violation>;
 

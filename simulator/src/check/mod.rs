@@ -17,6 +17,7 @@ pub use end::State;
 pub(crate) use end::{can_be_read, check_agreement, check_floor, state_of};
 pub use history::History;
 pub(crate) use invariants::Invariants;
+pub(crate) use leases::SPREAD_S_MAX;
 pub use leases::{Clocks, LeaseTimes};
 pub use watches::{Heard, Watched};
 

@@ -73,13 +73,12 @@ impl Machine {
         let unfinished = Self::snap_dir().join(name);
         let file = self.disk.open(&unfinished, OpenMode::Create)?;
         let written = (|| {
-            let (mut offset, mut hash) = (0, ImageHash::default());
+            let mut offset = 0;
             for piece in image.chunks(PIECE_BYTES) {
                 file.write_all_at(piece, offset)?;
                 offset += piece.len() as u64;
-                hash.update(piece);
             }
-            file.write_all_at(&hash.finish(), offset)?;
+            file.write_all_at(&ImageHash::of(image), offset)?;
             file.sync_all()?;
             if self.disk.exists(&kept)? {
                 return Ok(());

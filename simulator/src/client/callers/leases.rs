@@ -2,6 +2,7 @@
 use bytes::Bytes;
 use quorate_auth::Operation;
 use quorate_core::{Error, Outcome, Submission};
+use quorate_lease::Lessor;
 use quorate_proto::LeaseId;
 
 use super::admin::Errand;
@@ -205,6 +206,15 @@ impl Callers {
         Err(Violation::new("who renews leases leads", text))
     }
 
+    /// Returns the lessor of a member that leads, its term, and what it has applied.
+    fn primary(world: &World, machine: u64) -> Option<(&Lessor, u64, u64)> {
+        let place = Self::place(world, machine)?;
+        let member = world.machine(machine)?.member()?;
+        let lessor = &member.stores().lessor;
+        let is_primary = lessor.is_primary();
+        is_primary.then(|| (lessor, member.view().term(), place))
+    }
+
     /// Checks that no leader gives a lease more than was left of it at its last checkpoint, and an election timeout. Leases
     /// that somebody has tried to renew are left out: the leader may have done so. So are checkpoints that a leader made for
     /// an earlier lease of the id, and that were applied to this one: only the next leader goes by them.
@@ -213,17 +223,10 @@ impl Callers {
         let spread_s = self.times.spread_s();
         let extension_s = signed(election_ms.div_ceil(1_000) + 1 + spread_s);
         for machine in ready {
-            let (now_ms, Some(place)) = (world.member_now_ms(machine), Self::place(world, machine))
-            else {
+            let Some((lessor, term, place)) = Self::primary(world, machine) else {
                 continue;
             };
-            let member = world.machine(machine).and_then(|m| m.member());
-            let Some((lessor, term)) = member
-                .map(|m| (&m.stores().lessor, m.view().term()))
-                .filter(|(l, _)| l.is_primary())
-            else {
-                continue;
-            };
+            let now_ms = world.member_now_ms(machine);
             let mut compared = 0;
             for (id, life) in self.model.leases().living() {
                 let checkpoint = life.checkpoint.filter(|(index, left)| {
@@ -257,17 +260,10 @@ impl Callers {
     /// Leases that somebody has tried to renew are left out.
     pub(super) fn check_ends(&mut self, world: &mut World) -> Checked {
         for machine in world.ready() {
-            let (now_ms, Some(place)) = (world.member_now_ms(machine), Self::place(world, machine))
-            else {
+            let Some((lessor, term, place)) = Self::primary(world, machine) else {
                 continue;
             };
-            let member = world.machine(machine).and_then(|m| m.member());
-            let Some((lessor, term)) = member
-                .map(|m| (&m.stores().lessor, m.view().term()))
-                .filter(|(l, _)| l.is_primary())
-            else {
-                continue;
-            };
+            let now_ms = world.member_now_ms(machine);
             let mut is_compared = false;
             for (id, life) in self.model.leases().living() {
                 if self.renewed.contains(&id) || life.granted > place {
